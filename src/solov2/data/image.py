@@ -1,0 +1,107 @@
+"""Reading pictures: a path, a PIL image or an array becomes (H, W, 3) uint8 RGB."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from solov2.errors import ImageError
+
+RGB = npt.NDArray[np.uint8]
+"""(H, W, 3) uint8, red first."""
+
+ImageLike = str | Path | Image.Image | npt.NDArray[np.uint8]
+"""What people have: a path, a PIL image, or an array (H, W, 3) BGR or (H, W) grey, uint8."""
+
+SIXTEEN_TO_EIGHT_BITS = 257
+"""65535 / 255."""
+
+
+def read_image(source: ImageLike) -> RGB:
+    """Reads a picture as a person sees it: EXIF orientation applied, transparency over white.
+
+    Args:
+        source: a path, a PIL image of any mode, or a uint8 array, (H, W, 3) in BGR order as OpenCV
+            gives it or (H, W) grey.
+
+    Raises:
+        ImageError: if it is missing, empty, damaged, too large to be meant, or of another form.
+    """
+    if isinstance(source, np.ndarray):
+        return _from_array(source)
+    if isinstance(source, Image.Image):
+        return _from_pil(source, "the picture")
+    path = Path(source)
+    try:
+        if path.stat().st_size == 0:
+            raise ImageError(f"{path}: the file is empty; expected a picture")
+        with warnings.catch_warnings():
+            # Pillow warns of large pictures and of odd metadata; neither keeps it from reading them.
+            warnings.simplefilter("ignore")
+            with Image.open(path) as image:
+                return _from_pil(image, str(path))
+    except FileNotFoundError:
+        raise ImageError(f"{path}: no such file; give the path of a picture") from None
+    except IsADirectoryError:
+        raise ImageError(f"{path}: a folder; expected the path of a picture") from None
+    except UnidentifiedImageError:
+        raise ImageError(f"{path}: not a picture of a known format; expected JPEG, PNG, BMP, TIFF or WebP") from None
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{path}: {error}; scale it down first") from None
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ImageError(f"{path}: damaged or unreadable picture ({error})") from None
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Height and width of a picture file as :func:`read_image` would give it, from its header alone.
+
+    Raises:
+        ImageError: if there is no picture.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as image:
+                width, height = image.size
+                # Orientations 5 to 8 lay the picture on its side.
+                turned = image.getexif().get(0x0112, 1) >= 5
+        return (width, height) if turned else (height, width)
+    except FileNotFoundError:
+        raise ImageError(f"{path}: no such file") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ImageError(f"{path}: damaged or unreadable picture ({error})") from None
+
+
+def _from_array(array: npt.NDArray[np.uint8]) -> RGB:
+    grey, bgr = array.ndim == 2, array.ndim == 3 and array.shape[-1] == 3
+    if array.dtype != np.uint8 or not (grey or bgr) or array.size == 0:
+        raise ImageError(
+            f"the array has shape {array.shape} and type {array.dtype}; "
+            "expected (H, W, 3) in BGR order or (H, W) grey, uint8, not empty"
+        )
+    return np.repeat(array[:, :, None], 3, axis=2) if grey else np.ascontiguousarray(array[:, :, ::-1])
+
+
+def _from_pil(image: Image.Image, name: str) -> RGB:
+    turned = ImageOps.exif_transpose(image)
+    if turned.mode.startswith("I") or turned.mode == "F":
+        return _from_deep(np.asarray(turned), name)
+    if turned.mode in ("RGBA", "LA", "PA") or "transparency" in turned.info:
+        rgba = turned.convert("RGBA")
+        turned = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+    return np.array(turned.convert("RGB"))
+
+
+def _from_deep(values: npt.NDArray[np.generic], name: str) -> RGB:
+    """Grey pictures with more than 8 bits: 16-bit ones scaled, others cut to 0..255."""
+    numbers = values.astype(np.float64)
+    if not np.isfinite(numbers).all():
+        raise ImageError(f"{name}: has pixels that are no numbers; expected values of 0..65535")
+    if numbers.max() > 255:
+        numbers = numbers / SIXTEEN_TO_EIGHT_BITS
+    grey = numbers.round().clip(0, 255).astype(np.uint8)
+    return np.repeat(grey[:, :, None], 3, axis=2)

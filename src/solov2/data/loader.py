@@ -1,0 +1,119 @@
+"""Which samples make which batch, in which epoch, on which device: a function of the seed alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from solov2.data.transforms import Sample
+from solov2.structures import Batch
+
+Key = tuple[int, int]
+"""(epoch, index): a sample's random numbers depend on both, not on the worker that makes it."""
+
+
+class EpochBatchSampler(Sampler[list[Key]]):
+    """Batches of one device's share of every epoch.
+
+    Indices are padded by wrapping around until every device has equally many; consecutive blocks of
+    ``batch_size`` go to the devices in turn.
+
+    Args:
+        size: samples in the data set, at least 1.
+        batch_size: samples per batch.
+        shuffle: a new order every epoch, from ``seed`` and the epoch.
+        drop_last: leave out a last batch that is not full, unless it is the only one.
+        seed: of the order.
+        rank: this device.
+        world_size: devices.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        batch_size: int,
+        *,
+        shuffle: bool = False,
+        drop_last: bool = False,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.size = size
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.drop_last = drop_last
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.epoch = 0
+        self.skip = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch whose batches come next."""
+        self.epoch = epoch
+
+    def skip_batches(self, count: int) -> None:
+        """Leaves out the first batches of the next epoch asked for: a resumed run has seen them."""
+        self.skip = count
+
+    def __len__(self) -> int:
+        share = -(-self.size // self.world_size)
+        full, rest = divmod(share, self.batch_size)
+        return max(full if self.drop_last else full + (rest > 0), 1)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        indices = np.arange(self.size)
+        if self.shuffle:
+            np.random.default_rng([self.seed, self.epoch]).shuffle(indices)
+        share = -(-self.size // self.world_size)
+        indices = np.resize(indices, share * self.world_size)  # wraps around
+        mine = self._share_of(indices)
+        skip, self.skip = self.skip, 0
+        for number in range(skip, len(self)):
+            batch = mine[number * self.batch_size : (number + 1) * self.batch_size]
+            yield [(self.epoch, int(index)) for index in batch]
+
+    def _share_of(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Blocks of ``batch_size`` in turn; what is left over is cut into equal parts."""
+        left_over = len(indices) % (self.batch_size * self.world_size)
+        full, rest = indices[: len(indices) - left_over], indices[len(indices) - left_over :]
+        blocks = full.reshape(-1, self.world_size, self.batch_size)[:, self.rank].ravel()
+        return np.concatenate([blocks, rest.reshape(self.world_size, -1)[self.rank]])
+
+
+def make_loader(
+    dataset: Dataset[Sample],
+    sampler: EpochBatchSampler,
+    collate: Callable[[Sequence[Sample]], Batch],
+    *,
+    workers: int = 0,
+    pin_memory: bool = False,
+) -> DataLoader[Batch]:
+    """A loader over a map-style data set that understands (epoch, index) keys.
+
+    Args:
+        dataset: gives a sample for a key.
+        sampler: gives lists of keys.
+        collate: makes a batch of samples.
+        workers: processes; 0 loads in this one.
+        pin_memory: page-locked memory, for faster copies to a GPU.
+    """
+    return DataLoader(  # type: ignore[return-value, unused-ignore]
+        dataset,
+        batch_sampler=sampler,
+        collate_fn=collate,
+        num_workers=workers,
+        pin_memory=pin_memory,
+        persistent_workers=workers > 0,
+        worker_init_fn=_one_thread,
+    )
+
+
+def _one_thread(_: int) -> None:
+    # Workers share the cores already; OpenCV's own threads would only fight over them.
+    cv2.setNumThreads(0)

@@ -1,0 +1,178 @@
+"""Masks as shapes: they follow the picture's geometry and become pixels once, at mask resolution.
+
+A target pixel stands for 4×4 input pixels and is set when at least 2 of their central 2×2 are, which
+is what resizing the full mask to a quarter by bilinear interpolation and rounding gives. So only
+those central pixels are ever computed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from solov2.structures import HW, MASK_STRIDE
+
+Floats = npt.NDArray[np.float64]
+Bits = npt.NDArray[np.uint8]
+
+NO_CENTER = (np.nan, np.nan)
+CENTRAL = (1, 2)
+"""Rows (and columns) of a 4×4 block that decide its target pixel."""
+
+MIN_CENTRAL = 2
+"""How many of the 2×2 central pixels must be set."""
+
+FULL_SAMPLING = 64
+"""Extents up to this many pixels are sampled at every pixel, so that small shapes keep their centre."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A shape on the mask grid.
+
+    Attributes:
+        mask: (h, w) uint8 of 0 and 1.
+        center: (y, x), centre of mass in pixel indices of the full-size input; NaN without a pixel.
+    """
+
+    mask: Bits
+    center: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Polygons:
+    """One instance as the union of polygons.
+
+    Attributes:
+        parts: each (V, 2) x, y in pixels, pixel centres lying at halves.
+    """
+
+    parts: tuple[Floats, ...]
+
+    def resized(self, old_hw: HW, new_hw: HW) -> Polygons:
+        """Follows a resize of the picture."""
+        factors = np.array([new_hw[1] / old_hw[1], new_hw[0] / old_hw[0]])
+        return Polygons(tuple(part * factors for part in self.parts))
+
+    def flipped(self, width: int) -> Polygons:
+        """Follows a left-right flip."""
+        return Polygons(tuple(np.column_stack([width - part[:, 0], part[:, 1]]) for part in self.parts))
+
+    def transposed(self) -> Polygons:
+        """Follows an exchange of rows and columns."""
+        return Polygons(tuple(part[:, ::-1] for part in self.parts))
+
+    def rasterize(self, hw: HW, padded_hw: HW) -> Target:
+        """Samples the shape: inside is where a ray crosses the outline an odd number of times.
+
+        Args:
+            hw: the picture's size in the input; nothing outside it is set.
+            padded_hw: the input's size.
+        """
+        points = np.concatenate(self.parts)
+        ys = _samples(points[:, 1].min(), points[:, 1].max(), hw[0])
+        xs = _samples(points[:, 0].min(), points[:, 0].max(), hw[1])
+        inside = np.zeros((len(ys), len(xs)), bool)
+        for part in self.parts:
+            inside |= _inside(part, ys + 0.5, xs + 0.5)
+        return _to_target(inside, ys, xs, padded_hw)
+
+
+@dataclass(frozen=True, slots=True)
+class Bitmap:
+    """One instance as pixels, cut to its extent.
+
+    Attributes:
+        pixels: (h, w) uint8 of 0 and 1.
+        top: row of its first pixel in the picture.
+        left: column of its first pixel in the picture.
+    """
+
+    pixels: Bits
+    top: int
+    left: int
+
+    @classmethod
+    def of(cls, mask: Bits) -> Bitmap:
+        """Cuts a full-size mask (H, W) to its extent."""
+        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        if len(rows) == 0:
+            return cls(np.zeros((0, 0), np.uint8), 0, 0)
+        window = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        return cls(np.ascontiguousarray(window), int(rows[0]), int(columns[0]))
+
+    def resized(self, old_hw: HW, new_hw: HW) -> Bitmap:
+        """Follows a resize of the picture, nearest neighbour."""
+        rows = _nearest(old_hw[0], new_hw[0]) - self.top
+        columns = _nearest(old_hw[1], new_hw[1]) - self.left
+        in_rows = np.flatnonzero((rows >= 0) & (rows < self.pixels.shape[0]))
+        in_columns = np.flatnonzero((columns >= 0) & (columns < self.pixels.shape[1]))
+        if len(in_rows) == 0 or len(in_columns) == 0:
+            return Bitmap(np.zeros((0, 0), np.uint8), 0, 0)
+        pixels = self.pixels[np.ix_(rows[in_rows], columns[in_columns])]
+        return Bitmap(pixels, int(in_rows[0]), int(in_columns[0]))
+
+    def flipped(self, width: int) -> Bitmap:
+        """Follows a left-right flip."""
+        return Bitmap(self.pixels[:, ::-1], self.top, width - self.left - self.pixels.shape[1])
+
+    def transposed(self) -> Bitmap:
+        """Follows an exchange of rows and columns."""
+        return Bitmap(self.pixels.T, self.left, self.top)
+
+    def rasterize(self, hw: HW, padded_hw: HW) -> Target:
+        """Takes the pixels as they are; ``hw`` is the picture's size in the input."""
+        height, width = self.pixels.shape
+        ys = np.arange(self.top, min(self.top + height, hw[0]))
+        xs = np.arange(self.left, min(self.left + width, hw[1]))
+        return _to_target(self.pixels[: len(ys), : len(xs)].astype(bool), ys, xs, padded_hw)
+
+
+Shape = Polygons | Bitmap
+
+
+def _nearest(old: int, new: int) -> npt.NDArray[np.int64]:
+    """Source row of each row after a nearest-neighbour resize, as OpenCV chooses it."""
+    return np.minimum((np.arange(new) * (old / new)).astype(np.int64), old - 1)
+
+
+def _samples(low: float, high: float, size: int) -> npt.NDArray[np.int64]:
+    """Pixel indices between two coordinates: all of a short extent, those that decide of a long one."""
+    first, last = max(int(np.floor(low)), 0), min(int(np.ceil(high)), size)
+    indices = np.arange(first, last)
+    return indices if last - first <= FULL_SAMPLING else indices[np.isin(indices % MASK_STRIDE, CENTRAL)]
+
+
+def _inside(part: Floats, ys: Floats, xs: Floats) -> npt.NDArray[np.bool_]:
+    """Even-odd rule at the points ys × xs: (len(ys), len(xs))."""
+    x0, y0 = part[:, 0, None], part[:, 1, None]
+    x1, y1 = np.roll(x0, -1, axis=0), np.roll(y0, -1, axis=0)
+    edge, row = np.nonzero((y0 <= ys) != (y1 <= ys))  # (V, rows)
+    x0, y0, x1, y1 = x0[edge, 0], y0[edge, 0], x1[edge, 0], y1[edge, 0]
+    crossing = x0 + (ys[row] - y0) * (x1 - x0) / (y1 - y0)
+    column = np.searchsorted(xs, crossing)
+    width = len(xs) + 1  # crossings right of every sample go to a column of their own
+    toggles = np.bincount(row * width + column, minlength=len(ys) * width).reshape(len(ys), width)
+    odd: npt.NDArray[np.bool_] = (toggles.cumsum(axis=1)[:, :-1] % 2).astype(bool)
+    return odd
+
+
+def _to_target(
+    inside: npt.NDArray[np.bool_], ys: npt.NDArray[np.int64], xs: npt.NDArray[np.int64], padded_hw: HW
+) -> Target:
+    mask = np.zeros((padded_hw[0] // MASK_STRIDE, padded_hw[1] // MASK_STRIDE), np.uint8)
+    count = int(inside.sum())
+    if count == 0:
+        return Target(mask, NO_CENTER)
+    center = (float(inside.sum(axis=1) @ ys) / count, float(inside.sum(axis=0) @ xs) / count)
+
+    in_rows, in_columns = np.isin(ys % MASK_STRIDE, CENTRAL), np.isin(xs % MASK_STRIDE, CENTRAL)
+    rows, columns = ys[in_rows] // MASK_STRIDE, xs[in_columns] // MASK_STRIDE
+    if len(rows) and len(columns):
+        top, left = rows[0], columns[0]
+        counts = np.zeros((rows[-1] - top + 1, columns[-1] - left + 1), np.uint8)
+        np.add.at(counts, np.ix_(rows - top, columns - left), inside[np.ix_(in_rows, in_columns)])
+        mask[top : rows[-1] + 1, left : columns[-1] + 1] = counts >= MIN_CENTRAL
+    return Target(mask, center)

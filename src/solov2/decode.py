@@ -1,0 +1,273 @@
+"""Decoding: what the network says about a batch becomes instances, picture by picture.
+
+SOLOv2 paper, sections 3.2 and 3.4: points-NMS, dynamic convolution, maskness, Matrix NMS, masks at
+the picture's size. Nothing here needs the whole set of candidate masks in memory.
+
+Letters: B images, C categories, E mask-feature channels, K candidates, h, w mask grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from solov2.model.layers import apply_kernels
+from solov2.paste import paste_mask
+from solov2.structures import Frame, Instances, Predictions
+
+Decay = Literal["gaussian", "linear"]
+
+CHUNK_ELEMENTS = 2**23
+"""Mask pixels made at a time while looking for candidates."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Scored (cell, category) pairs of one picture, best first.
+
+    Attributes:
+        scores: (K,) float32, category score × maskness.
+        labels: (K,) int64.
+        kernels: (K, E).
+        masks: (K, h, w) bool, at the mask grid's resolution.
+    """
+
+    scores: Tensor
+    labels: Tensor
+    kernels: Tensor
+    masks: Tensor
+
+
+@torch.no_grad()
+def decode(
+    predictions: Predictions,
+    frames: Sequence[Frame],
+    *,
+    score_threshold: float = 0.1,
+    mask_threshold: float = 0.5,
+    pre_nms_top_n: int = 500,
+    post_nms_top_n: int = 100,
+    update_threshold: float = 0.05,
+    decay: Decay = "gaussian",
+    sigma: float = 2.0,
+) -> list[Instances]:
+    """Turns predictions into instances at each picture's own size.
+
+    Args:
+        predictions: of B pictures.
+        frames: where each picture lies in the network's input.
+        score_threshold: category scores must exceed it, 0..1.
+        mask_threshold: mask probabilities must exceed it, 0..1.
+        pre_nms_top_n: candidates that enter Matrix NMS.
+        post_nms_top_n: instances that leave it.
+        update_threshold: least score after Matrix NMS, 0..1.
+        decay: how Matrix NMS lowers scores.
+        sigma: sharpness of the Gaussian decay.
+
+    Returns:
+        One value per picture, best score first; empty where nothing was found. A mask may be empty
+        at the picture's size although it was not on the mask grid.
+    """
+    results = []
+    for image, frame in enumerate(frames):
+        features = predictions.mask_features[image].float()
+        scores = [category_scores(level[image : image + 1])[0] for level in predictions.category_logits]
+        kernels = [level[image].flatten(1).mT.float() for level in predictions.kernels]  # (S * S, E)
+        candidates = find_candidates(
+            torch.cat([level.flatten(1).mT for level in scores]),  # (cells, C), levels after each other
+            torch.cat(kernels),
+            features,
+            torch.cat([torch.full((len(k),), s) for k, s in zip(kernels, predictions.strides, strict=True)]),
+            score_threshold=score_threshold,
+            mask_threshold=mask_threshold,
+            top_n=pre_nms_top_n,
+        )
+        decayed = matrix_nms(candidates.masks, candidates.labels, candidates.scores, decay=decay, sigma=sigma)
+        order = decayed.argsort(descending=True, stable=True)
+        keep = order[decayed[order] >= update_threshold][:post_nms_top_n]
+        results.append(
+            _to_instances(features, candidates.kernels[keep], candidates.labels[keep], decayed[keep], frame, mask_threshold)
+        )
+    return results
+
+
+def category_scores(category_logits: Tensor) -> Tensor:
+    """Sigmoid, then points-NMS: (B, C, S, S) to the same shape, float32, 0..1."""
+    return point_nms(category_logits.float().sigmoid())
+
+
+def point_nms(scores: Tensor) -> Tensor:
+    """Keeps a score where no neighbour above, left or above-left is higher; the others become 0.
+
+    The window is asymmetric as in the published models; of equal neighbours all are kept.
+
+    Args:
+        scores: (B, C, S, S).
+
+    Returns:
+        The same shape.
+    """
+    peaks = F.max_pool2d(scores, 2, stride=1, padding=1)[:, :, :-1, :-1]
+    return scores * (peaks == scores)
+
+
+def find_candidates(
+    scores: Tensor,
+    kernels: Tensor,
+    mask_features: Tensor,
+    min_areas: Tensor,
+    *,
+    score_threshold: float,
+    mask_threshold: float,
+    top_n: int,
+    chunk_elements: int = CHUNK_ELEMENTS,
+) -> Candidates:
+    """The best (cell, category) pairs by category score × maskness, without making every mask.
+
+    Cells are visited by descending category score. Maskness is at most 1, so no cell still to come
+    can beat its category score: once the ``top_n``-th best product exceeds it, the search ends with
+    exactly the pairs that a full search gives. All categories of a cell share one mask.
+
+    Args:
+        scores: (cells, C) after points-NMS, 0..1.
+        kernels: (cells, E).
+        mask_features: (E, h, w).
+        min_areas: (cells,), a mask must have more pixels than this on the mask grid.
+        score_threshold: category scores must exceed it.
+        mask_threshold: mask probabilities must exceed it.
+        top_n: pairs wanted.
+        chunk_elements: mask pixels made at a time.
+
+    Returns:
+        At most ``top_n`` candidates; equal scores in row-major (cell, category) order.
+    """
+    device, (height, width) = scores.device, mask_features.shape[-2:]
+    kept_scores = torch.where(scores > score_threshold, scores, 0)
+    best, order = kept_scores.max(dim=1).values.sort(descending=True, stable=True)
+    order = order[best > 0]
+    maskness = torch.zeros(len(scores), device=device)
+    wanted: list[tuple[Tensor, Tensor]] = []  # cells and their masks, pruned as better ones appear
+    rows = max(chunk_elements // (height * width), 1)
+    for start in range(0, len(order), rows):
+        if start and _enough(kept_scores, maskness, top_n, best[start]):
+            break
+        cells = order[start : start + rows]
+        probs = apply_kernels(kernels[cells], mask_features).sigmoid()
+        masks = probs > mask_threshold
+        areas = masks.flatten(1).sum(dim=1)
+        mean_probs = (probs * masks).flatten(1).sum(dim=1) / areas.clamp(min=1)
+        maskness[cells] = torch.where(areas > min_areas[cells.cpu()].to(device), mean_probs, 0)
+        wanted.append((cells, masks))
+        wanted = _prune(wanted, kept_scores, maskness, top_n)
+
+    pairs = _best_pairs(kept_scores, maskness, top_n)
+    cells, labels = pairs // scores.shape[1], pairs % scores.shape[1]
+    position = torch.full((len(scores),), -1, device=device)
+    seen = torch.cat([cells for cells, _ in wanted]) if wanted else order[:0]
+    position[seen] = torch.arange(len(seen), device=device)
+    all_masks = torch.cat([masks for _, masks in wanted]) if wanted else torch.zeros((0, height, width), device=device).bool()
+    return Candidates(
+        scores=(kept_scores * maskness[:, None]).flatten()[pairs],
+        labels=labels,
+        kernels=kernels[cells],
+        masks=all_masks[position[cells]],
+    )
+
+
+def _best_pairs(scores: Tensor, maskness: Tensor, top_n: int) -> Tensor:
+    """Flat (cell, category) indices of the ``top_n`` best positive products, best first."""
+    products = (scores * maskness[:, None]).flatten()
+    found = torch.nonzero(products > 0).flatten()
+    return found[products[found].argsort(descending=True, stable=True)[:top_n]]
+
+
+def _enough(scores: Tensor, maskness: Tensor, top_n: int, next_best: Tensor) -> bool:
+    return int(((scores * maskness[:, None]) > next_best).sum()) >= top_n
+
+
+def _prune(
+    wanted: list[tuple[Tensor, Tensor]], scores: Tensor, maskness: Tensor, top_n: int
+) -> list[tuple[Tensor, Tensor]]:
+    """Forgets masks of cells that can no longer be among the ``top_n`` best pairs."""
+    if sum(len(cells) for cells, _ in wanted) <= top_n:
+        return wanted
+    alive = torch.zeros(len(scores), dtype=torch.bool, device=scores.device)
+    alive[_best_pairs(scores, maskness, top_n) // scores.shape[1]] = True
+    return [(cells[alive[cells]], masks[alive[cells]]) for cells, masks in wanted]
+
+
+def matrix_nms(
+    masks: Tensor, labels: Tensor, scores: Tensor, *, decay: Decay = "gaussian", sigma: float = 2.0
+) -> Tensor:
+    """Lowers the score of masks that overlap better ones of their label (SOLOv2 paper, section 3.4).
+
+    Args:
+        masks: (K, h, w) bool.
+        labels: (K,) int64.
+        scores: (K,) float32, descending.
+        decay: "gaussian", exp(-sigma·iou²), or "linear", 1 - iou.
+        sigma: sharpness of the Gaussian decay.
+
+    Returns:
+        (K,) decayed scores in the order given.
+    """
+    decayed = scores.clone()
+    for label in labels.unique():
+        rows = torch.nonzero(labels == label).flatten()
+        decayed[rows] = scores[rows] * _decay_factors(mask_iou(masks[rows]).triu(diagonal=1), decay, sigma)
+    return decayed
+
+
+def _decay_factors(iou: Tensor, decay: Decay, sigma: float) -> Tensor:
+    # iou[i, j] for i better than j, 0 elsewhere; how far mask i has itself been covered compensates
+    # for what it takes away from mask j.
+    compensation = iou.max(dim=0).values[:, None]
+    if decay == "gaussian":
+        factors = torch.exp(-sigma * (iou**2 - compensation**2))
+    else:
+        # A mask equal to a better one (compensation 1) decides nothing: its twin already does.
+        factors = (1 - iou) / (1 - compensation)
+        factors = torch.where(compensation < 1, factors, torch.inf)
+    better = torch.ones_like(iou).triu(diagonal=1).bool()
+    # Rows that are not better leave the score alone: the minimum never exceeds 1.
+    return torch.where(better, factors, 1.0).min(dim=0).values.clamp(max=1.0)
+
+
+def mask_iou(masks: Tensor, chunk_elements: int = CHUNK_ELEMENTS) -> Tensor:
+    """Intersection over union of every two masks: (K, h, w) bool to (K, K) float32.
+
+    Pixels are taken in chunks, as float32 copies of all masks at once would be the largest tensor
+    of all; counts stay exact below 2**24 pixels.
+    """
+    flat = masks.flatten(1)
+    step = max(chunk_elements // max(len(flat), 1), 1)
+    inter = torch.zeros((len(flat), len(flat)), device=masks.device)
+    for start in range(0, flat.shape[1], step):
+        part = flat[:, start : start + step].float()
+        inter += part @ part.T
+    areas = inter.diagonal()
+    return inter / (areas[:, None] + areas - inter).clamp(min=1)
+
+
+def _to_instances(
+    features: Tensor, kernels: Tensor, labels: Tensor, scores: Tensor, frame: Frame, mask_threshold: float
+) -> Instances:
+    boxes, crops = [], []
+    for kernel in kernels:  # one mask at a time: the memory is that of the largest one
+        probs = apply_kernels(kernel[None], features)[0].sigmoid()
+        box, crop = paste_mask(probs, frame, mask_threshold)
+        boxes.append(box)
+        crops.append(crop)
+    return Instances(
+        original_hw=frame.original_hw,
+        labels=labels.cpu().numpy().astype(np.int64),
+        scores=scores.cpu().numpy().astype(np.float32),
+        boxes=np.array(boxes, np.float32).reshape(-1, 4),
+        crops=tuple(crops),
+    )

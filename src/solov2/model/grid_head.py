@@ -1,0 +1,102 @@
+"""Grid head: pyramid maps become, per cell of each grid, category logits and a mask kernel.
+
+SOLOv2 paper, sections 3.1 and 3.2.1. One head is shared by all levels; level i reads pyramid map i
+brought to its own stride, then resampled to the grid.
+"""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+
+from solov2.model.layers import ConvNorm, DropBlock, append_coords, group_norm, resize
+from solov2.model.mask_branch import COORD_CHANNELS, INIT_STD
+
+PRIOR_PROBABILITY = 0.01
+"""Category score of an untrained network, so that the focal loss starts small (Lin et al., "Focal Loss")."""
+
+
+class GridHead(nn.Module):
+    """Category and kernel towers over S×S grids.
+
+    Args:
+        num_classes: categories C.
+        grid_sizes: cells per side S, per level.
+        strides: input pixels per cell of the map each grid is resampled from: a pyramid map's own
+            stride, or that of a neighbour to whose size it is brought first.
+        in_channels: channels of the pyramid.
+        channels: width of the towers, a multiple of 32.
+        depth: convolutions per tower.
+        kernel_channels: length E of a kernel.
+        drop_block: DropBlock before each prediction layer, in training.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        grid_sizes: tuple[int, ...] = (40, 36, 24, 16, 12),
+        strides: tuple[int, ...] = (8, 8, 16, 32, 32),
+        in_channels: int = 256,
+        channels: int = 512,
+        depth: int = 4,
+        kernel_channels: int = 256,
+        drop_block: bool = False,
+    ) -> None:
+        super().__init__()
+        self.grid_sizes = tuple(grid_sizes)
+        self.strides = tuple(strides)
+        self.kernel_tower = _tower(in_channels + COORD_CHANNELS, channels, depth)
+        self.category_tower = _tower(in_channels, channels, depth)
+        self.drop_block = DropBlock() if drop_block else nn.Identity()
+        self.kernel_output = nn.Conv2d(channels, kernel_channels, 3, padding=1)
+        self.category_output = nn.Conv2d(channels, num_classes, 3, padding=1)
+        self._initialize()
+
+    def forward(self, *pyramid: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Reads p2 and up, (B, X, H/4, W/4) and smaller, as many as there are levels or more.
+
+        Returns:
+            Category logits, per level (B, C, S, S), and kernels, per level (B, E, S, S).
+        """
+        category_logits, kernels = [], []
+        for size, x in zip(self.grid_sizes, self._at_strides(pyramid), strict=True):
+            grid = resize(append_coords(x), (size, size))
+            kernel_map = self.kernel_tower(grid)
+            category_map = self.category_tower(grid[:, :-COORD_CHANNELS])
+            kernels.append(self.kernel_output(self.drop_block(kernel_map)))
+            category_logits.append(self.category_output(self.drop_block(category_map)))
+        return tuple(category_logits), tuple(kernels)
+
+    def _at_strides(self, pyramid: tuple[Tensor, ...]) -> list[Tensor]:
+        # p2 has stride 4 and each level doubles it: the map with stride s is number log2(s) - 2.
+        return [
+            resize(x, tuple(pyramid[int(math.log2(stride)) - 2].shape[-2:]))  # type: ignore[arg-type]
+            for x, stride in zip(pyramid, self.strides, strict=False)
+        ]
+
+    def _initialize(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.normal_(module.weight, std=INIT_STD)
+        for output in (self.kernel_output, self.category_output):
+            assert output.bias is not None
+            nn.init.zeros_(output.bias)
+        assert self.category_output.bias is not None
+        nn.init.constant_(self.category_output.bias, -math.log((1 - PRIOR_PROBABILITY) / PRIOR_PROBABILITY))
+
+
+def _tower(in_channels: int, channels: int, depth: int) -> nn.Sequential:
+    return nn.Sequential(
+        *(
+            ConvNorm(
+                in_channels if index == 0 else channels,
+                channels,
+                3,
+                norm=group_norm,
+                activation=nn.ReLU(inplace=True),
+            )
+            for index in range(depth)
+        )
+    )

@@ -1,0 +1,53 @@
+"""Mask branch: p2..p5 become one map of mask features at stride 4 (SOLOv2 paper, section 3.2.2)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from solov2.model.layers import ConvNorm, append_coords, group_norm, upsample2
+
+COORD_CHANNELS = 2
+INIT_STD = 0.01
+
+
+class MaskBranch(nn.Module):
+    """Brings every pyramid level to stride 4, adds them up and projects the sum.
+
+    Args:
+        in_channels: channels of the pyramid.
+        mid_channels: channels while up-sampling, a multiple of 32.
+        out_channels: mask-feature channels E, a multiple of 32.
+        levels: pyramid levels used, from p2 up; the last one is given coordinates.
+    """
+
+    def __init__(
+        self, in_channels: int = 256, mid_channels: int = 128, out_channels: int = 256, levels: int = 4
+    ) -> None:
+        super().__init__()
+        self.levels = nn.ModuleList()
+        for level in range(levels):
+            first = in_channels + (COORD_CHANNELS if level == levels - 1 else 0)
+            sizes = [first] + [mid_channels] * max(level - 1, 0)
+            self.levels.append(nn.ModuleList(_conv(size, mid_channels, 3) for size in sizes))
+        self.output = _conv(mid_channels, out_channels, 1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.normal_(module.weight, std=INIT_STD)
+
+    def forward(self, *pyramid: Tensor) -> Tensor:
+        """Maps p2..p5 to mask features (B, E, H/4, W/4)."""
+        maps = list(pyramid)
+        maps[-1] = append_coords(maps[-1])
+        (first,) = self.levels[0]  # type: ignore[misc]  # a ModuleList can be unpacked
+        total: Tensor = first(maps[0])
+        for convs, x in zip(list(self.levels)[1:], maps[1:], strict=True):
+            assert isinstance(convs, nn.ModuleList)
+            for conv in convs:  # as many as there are doublings to reach stride 4
+                x = upsample2(conv(x))
+            total = total + x
+        mask_features: Tensor = self.output(total)
+        return mask_features
+
+
+def _conv(in_channels: int, out_channels: int, kernel_size: int) -> ConvNorm:
+    return ConvNorm(in_channels, out_channels, kernel_size, norm=group_norm, activation=nn.ReLU(inplace=True))

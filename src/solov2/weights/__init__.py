@@ -1,0 +1,1 @@
+"""Names and files become weights; what a file must carry is checked before anything is loaded."""
