@@ -85,14 +85,13 @@ def build_loss(config: Config) -> SOLOv2Loss:
     """Assignment and losses."""
     assign = Assigner(config.model.grid_head.grid_sizes, config.assign.size_ranges, config.assign.center_scale)
     loss = config.loss
-    return SOLOv2Loss(
-        assign, mask_weight=loss.mask_weight, focal_gamma=loss.focal_gamma, focal_alpha=loss.focal_alpha
-    )
+    return SOLOv2Loss(assign, mask_weight=loss.mask_weight, focal_gamma=loss.focal_gamma, focal_alpha=loss.focal_alpha)
 
 
 def decode_options(config: Config) -> DecodeOptions:
     """The recipe's arguments of :func:`solov2.decode`."""
-    return DecodeOptions(**config.decode.model_dump())  # type: ignore[typeddict-item]  # the same names by design
+    options: DecodeOptions = config.decode.model_dump()  # type: ignore[assignment]  # the same names by design
+    return options
 
 
 def build_split_transforms(split: SplitConfig) -> tuple[Transform, ...]:

@@ -92,7 +92,9 @@ def decode(
         order = decayed.argsort(descending=True, stable=True)
         keep = order[decayed[order] >= update_threshold][:post_nms_top_n]
         results.append(
-            _to_instances(features, candidates.kernels[keep], candidates.labels[keep], decayed[keep], frame, mask_threshold)
+            _to_instances(
+                features, candidates.kernels[keep], candidates.labels[keep], decayed[keep], frame, mask_threshold
+            )
         )
     return results
 
@@ -171,7 +173,9 @@ def find_candidates(
     position = torch.full((len(scores),), -1, device=device)
     seen = torch.cat([cells for cells, _ in wanted]) if wanted else order[:0]
     position[seen] = torch.arange(len(seen), device=device)
-    all_masks = torch.cat([masks for _, masks in wanted]) if wanted else torch.zeros((0, height, width), device=device).bool()
+    all_masks = (
+        torch.cat([masks for _, masks in wanted]) if wanted else torch.zeros((0, height, width), device=device).bool()
+    )
     return Candidates(
         scores=(kept_scores * maskness[:, None]).flatten()[pairs],
         labels=labels,
@@ -218,7 +222,7 @@ def matrix_nms(
         (K,) decayed scores in the order given.
     """
     decayed = scores.clone()
-    for label in labels.unique():
+    for label in torch.unique(labels):
         rows = torch.nonzero(labels == label).flatten()
         decayed[rows] = scores[rows] * _decay_factors(mask_iou(masks[rows]).triu(diagonal=1), decay, sigma)
     return decayed

@@ -96,9 +96,7 @@ def _stage_rates(model: nn.Module, multipliers: Sequence[float]) -> dict[int, fl
     return rates
 
 
-def ema_decay(
-    step: int, decay: float, kind: Literal["threshold", "normal", "exponential"] = "threshold"
-) -> float:
+def ema_decay(step: int, decay: float, kind: Literal["threshold", "normal", "exponential"] = "threshold") -> float:
     """Share of the old average kept at update number ``step``, from 0."""
     if kind == "threshold":
         return min(decay, (1 + step) / (10 + step))

@@ -64,9 +64,7 @@ def check_structure(path: Path, data: Any) -> None:
             raise DatasetError(f"{path}: two {key} have the id {twice}; expected ids that occur once")
 
 
-def check_images(
-    records: Sequence[dict[str, Any]], image_dir: Path, problems: list[Problem]
-) -> list[dict[str, Any]]:
+def check_images(records: Sequence[dict[str, Any]], image_dir: Path, problems: list[Problem]) -> list[dict[str, Any]]:
     """Leaves out pictures that are missing, unreadable or of another size than stated.
 
     Args:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,7 +18,7 @@ Key = tuple[int, int]
 
 
 class EpochBatchSampler(Sampler[list[Key]]):
-    """Batches of one device's share of every epoch.
+    """Batches of one device's share of an epoch.
 
     Indices are padded by wrapping around until every device has equally many; consecutive blocks of
     ``batch_size`` go to the devices in turn.
@@ -30,6 +31,8 @@ class EpochBatchSampler(Sampler[list[Key]]):
         seed: of the order.
         rank: this device.
         world_size: devices.
+        epoch: number of the epoch whose batches are given.
+        skip: leave out that many batches at the beginning: a resumed run has seen them.
     """
 
     def __init__(
@@ -42,6 +45,8 @@ class EpochBatchSampler(Sampler[list[Key]]):
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        epoch: int = 0,
+        skip: int = 0,
     ) -> None:
         self.size = size
         self.batch_size = batch_size
@@ -50,16 +55,8 @@ class EpochBatchSampler(Sampler[list[Key]]):
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
-        self.epoch = 0
-        self.skip = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch whose batches come next."""
         self.epoch = epoch
-
-    def skip_batches(self, count: int) -> None:
-        """Leaves out the first batches of the next epoch asked for: a resumed run has seen them."""
-        self.skip = count
+        self.skip = skip
 
     def __len__(self) -> int:
         share = -(-self.size // self.world_size)
@@ -73,8 +70,7 @@ class EpochBatchSampler(Sampler[list[Key]]):
         share = -(-self.size // self.world_size)
         indices = np.resize(indices, share * self.world_size)  # wraps around
         mine = self._share_of(indices)
-        skip, self.skip = self.skip, 0
-        for number in range(skip, len(self)):
+        for number in range(self.skip, len(self)):
             batch = mine[number * self.batch_size : (number + 1) * self.batch_size]
             yield [(self.epoch, int(index)) for index in batch]
 
@@ -87,7 +83,7 @@ class EpochBatchSampler(Sampler[list[Key]]):
 
 
 def make_loader(
-    dataset: Dataset[Sample],
+    dataset: Dataset[Any],
     sampler: EpochBatchSampler,
     collate: Callable[[Sequence[Sample]], Batch],
     *,
@@ -103,13 +99,12 @@ def make_loader(
         workers: processes; 0 loads in this one.
         pin_memory: page-locked memory, for faster copies to a GPU.
     """
-    return DataLoader(  # type: ignore[return-value, unused-ignore]
+    return DataLoader(
         dataset,
         batch_sampler=sampler,
         collate_fn=collate,
         num_workers=workers,
         pin_memory=pin_memory,
-        persistent_workers=workers > 0,
         worker_init_fn=_one_thread,
     )
 

@@ -145,7 +145,7 @@ def _samples(low: float, high: float, size: int) -> npt.NDArray[np.int64]:
     return indices if last - first <= FULL_SAMPLING else indices[np.isin(indices % MASK_STRIDE, CENTRAL)]
 
 
-def _inside(part: Floats, ys: Floats, xs: Floats) -> npt.NDArray[np.bool_]:
+def _inside(part: Floats, ys: npt.NDArray[np.floating], xs: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:
     """Even-odd rule at the points ys × xs: (len(ys), len(xs))."""
     x0, y0 = part[:, 0, None], part[:, 1, None]
     x1, y1 = np.roll(x0, -1, axis=0), np.roll(y0, -1, axis=0)

@@ -48,9 +48,7 @@ class Sample:
     @classmethod
     def of_image(cls, image: RGB, image_id: int = 0, name: str = "") -> Sample:
         """A picture without annotations."""
-        return cls(
-            image, (image.shape[0], image.shape[1]), image_id, name, np.zeros(0, np.int64), np.zeros((0, 4)), ()
-        )
+        return cls(image, (image.shape[0], image.shape[1]), image_id, name, np.zeros(0, np.int64), np.zeros((0, 4)), ())
 
 
 Transform = Callable[[Sample, np.random.Generator], Sample]
@@ -153,7 +151,7 @@ def resize_sample(sample: Sample, new_hw: HW) -> Sample:
     limit = np.array([new_hw[1], new_hw[0], new_hw[1], new_hw[0]])
     return replace(
         sample,
-        image=image,
+        image=np.asarray(image, np.uint8),
         boxes=np.clip(boxes, 0, limit),
         shapes=tuple(shape.resized(old_hw, new_hw) for shape in sample.shapes),
     )

@@ -141,7 +141,7 @@ def apply_kernels(kernels: Tensor, mask_features: Tensor) -> Tensor:
         Mask logits (P, h, w).
     """
     height, width = mask_features.shape[-2:]
-    return (kernels @ mask_features.flatten(1)).unflatten(1, (height, width))
+    return (kernels @ mask_features.flatten(1)).reshape(-1, height, width)
 
 
 def resize(x: Tensor, size_hw: tuple[int, int]) -> Tensor:

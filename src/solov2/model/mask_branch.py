@@ -38,13 +38,13 @@ class MaskBranch(nn.Module):
         """Maps p2..p5 to mask features (B, E, H/4, W/4)."""
         maps = list(pyramid)
         maps[-1] = append_coords(maps[-1])
-        (first,) = self.levels[0]  # type: ignore[misc]  # a ModuleList can be unpacked
-        total: Tensor = first(maps[0])
-        for convs, x in zip(list(self.levels)[1:], maps[1:], strict=True):
+        total: Tensor | None = None
+        for level, (convs, x) in enumerate(zip(self.levels, maps, strict=True)):
             assert isinstance(convs, nn.ModuleList)
-            for conv in convs:  # as many as there are doublings to reach stride 4
-                x = upsample2(conv(x))
-            total = total + x
+            for conv in convs:
+                # p2 is at stride 4 already; level i takes as many doublings to get there
+                x = upsample2(conv(x)) if level else conv(x)
+            total = x if total is None else total + x
         mask_features: Tensor = self.output(total)
         return mask_features
 

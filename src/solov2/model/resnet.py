@@ -140,10 +140,9 @@ class ResNet(nn.Module):
 
 
 def _stem(variant: Variant, norm: NormFactory) -> nn.Sequential:
-    if variant in ("a", "b"):
-        sizes, kernel_size = (3, STEM_CHANNELS), 7
-    else:
-        sizes, kernel_size = (3, STEM_CHANNELS // 2, STEM_CHANNELS // 2, STEM_CHANNELS), 3
+    deep = variant in ("c", "d")
+    sizes = (3, STEM_CHANNELS // 2, STEM_CHANNELS // 2, STEM_CHANNELS) if deep else (3, STEM_CHANNELS)
+    kernel_size = 3 if deep else 7
     return nn.Sequential(
         *(
             ConvNorm(

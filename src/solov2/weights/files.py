@@ -7,9 +7,7 @@ configuration, classes, score threshold and free text about data and licence.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,12 +17,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from solov2.atomic import write_atomically
 from solov2.errors import WeightsError
 from solov2.structures import Category
 from solov2.version import __version__
 
 METADATA_KEY = "solov2"
 FORMAT_VERSION = 1
+WEIGHTS_SUFFIX = ".safetensors"
 CHECKPOINT_SUFFIX = ".ckpt"
 
 
@@ -80,23 +80,6 @@ def _stored(tensor: Tensor, half: bool) -> Tensor:
     return tensor.half() if half and tensor.dim() > 1 else tensor
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Lets ``write`` fill a temporary file beside ``path``, flushes it to disk and moves it there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
-    try:
-        os.close(handle)
-        write(temporary)
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
-        temporary.chmod(0o644)  # temporary files are private by default
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
 def read_weights(path: Path) -> WeightsFile:
     """Reads a weights file, or the weights inside a training checkpoint.
 
@@ -104,7 +87,7 @@ def read_weights(path: Path) -> WeightsFile:
         WeightsError: if it is missing, damaged or of another kind.
     """
     if not path.is_file():
-        raise WeightsError(f"{path}: no such file; expected a .safetensors or {CHECKPOINT_SUFFIX} file")
+        raise WeightsError(f"{path}: no such file; expected a {WEIGHTS_SUFFIX} or {CHECKPOINT_SUFFIX} file")
     return _read_checkpoint(path) if path.suffix == CHECKPOINT_SUFFIX else _read_safetensors(path)
 
 
@@ -166,20 +149,20 @@ def _as_float(tensor: Tensor) -> Tensor:
 
 def shipped_names() -> Sequence[str]:
     """Names of the weights inside the package."""
-    return sorted([*ALIASES, *(path.stem for path in SHIPPED.glob("*.safetensors"))])
+    return sorted([*ALIASES, *(path.stem for path in SHIPPED.glob(f"*{WEIGHTS_SUFFIX}"))])
 
 
 def find_weights(name_or_path: str | Path) -> Path:
-    """The file of a name or a path; a file wins over a name.
+    """The file of a name or a path, which may come without its suffix; a file wins over a name.
 
     Raises:
         WeightsError: if there is neither; names the shipped weights.
     """
-    path = Path(name_or_path)
-    if path.is_file():
-        return path
     name = str(name_or_path)
-    shipped = SHIPPED / f"{ALIASES.get(name, name)}.safetensors"
+    for path in (Path(name).expanduser(), Path(f"{name}{WEIGHTS_SUFFIX}").expanduser()):
+        if path.is_file():
+            return path
+    shipped = SHIPPED / f"{ALIASES.get(name, name)}{WEIGHTS_SUFFIX}"
     if shipped.is_file():
         return shipped
     raise WeightsError(

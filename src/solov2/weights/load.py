@@ -87,9 +87,7 @@ def load_pretrained(model: nn.Module, path: str | Path, class_names: tuple[str, 
     usable = {
         name: tensor
         for name, tensor in given.items()
-        if name in own
-        and own[name].shape == tensor.shape
-        and (same_classes or not name.startswith(CATEGORY_LAYER))
+        if name in own and own[name].shape == tensor.shape and (same_classes or not name.startswith(CATEGORY_LAYER))
     }
     if not usable:
         raise WeightsError(f"{file}: none of its {len(given)} tensors fits the model; expected weights of its kind")

@@ -94,7 +94,7 @@ def _keep_function(norm: nn.BatchNorm2d, mean: Tensor, var: Tensor) -> None:
     assert norm.running_mean is not None
     assert norm.running_var is not None
     slope = norm.weight / (norm.running_var + norm.eps).sqrt()
-    norm.bias += (mean - norm.running_mean) * slope
+    norm.bias.copy_(norm.bias + (mean - norm.running_mean) * slope)
     norm.weight.copy_(slope * (var + norm.eps).sqrt())
     norm.running_mean.copy_(mean)
     norm.running_var.copy_(var)

@@ -1,0 +1,54 @@
+#!/usr/bin/env python3
+"""Makes the shipped ShuffleNetV2 backbone from NanoDet-Plus-m's arrays and a folder of pictures.
+
+    scripts/make_backbone.py shufflenetv2_1.0x_nanodet_plus_m.npz PICTURES OUT.safetensors
+
+The pictures, any everyday ones, give the batch norms their statistics; they do not change what the
+backbone computes.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from solov2.config.schema import NormalizeConfig
+from solov2.data.collate import collate, normalize
+from solov2.data.image import read_image
+from solov2.data.transforms import Resize, Sample
+from solov2.model.shufflenet import ShuffleNetV2
+from solov2.weights.files import WeightsFile, write_weights
+from solov2.weights.nanodet import load_nanodet, rebuild_batch_norm
+
+PICTURES = 256
+SIZE = Resize((320, 512))
+ABOUT = {
+    "source": "NanoDet-Plus-m (RangiLyu/nanodet), trained on COCO detection; ShuffleNetV2 1.0x without neck and head",
+    "license": "Apache-2.0",
+}
+
+
+def pictures(folder: Path) -> Iterator[torch.Tensor]:
+    """Normalised pictures, one at a time."""
+    rng = np.random.default_rng(0)
+    numbers = NormalizeConfig()
+    for path in sorted(folder.iterdir())[:PICTURES]:
+        batch = collate([SIZE(Sample.of_image(read_image(path)), rng)], with_targets=False)
+        yield normalize(batch.images, batch.frames, numbers.mean, numbers.std)
+
+
+def main(arrays: str, folder: str, target: str) -> None:
+    """Converts, rebuilds batch norm and writes the file."""
+    backbone = ShuffleNetV2().eval()
+    load_nanodet(backbone, Path(arrays))
+    rebuild_batch_norm(backbone, pictures(Path(folder)))
+    write_weights(Path(target), WeightsFile(backbone.state_dict(), about=ABOUT), half=True)
+    print(f"{target}: {Path(target).stat().st_size / 1e6:.2f} MB")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

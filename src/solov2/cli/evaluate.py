@@ -1,0 +1,97 @@
+"""solov2 eval: COCO's twelve numbers, and on request how many objects were found."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from solov2.errors import ConfigError, DatasetError
+
+if TYPE_CHECKING:
+    from solov2.config import Config
+    from solov2.predict import Predictor
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs the command."""
+    from solov2.evaluate import evaluate
+    from solov2.formats import write_json
+
+    if arguments.group_by and not arguments.matching:
+        raise ConfigError("--group-by needs --matching")
+    predictor, config = load_with_recipe(arguments.config, arguments.opt, arguments.weights, arguments.device)
+    config = _with_data(config, arguments)
+    evaluation = evaluate(predictor, config, categories=predictor.categories, strict=arguments.strict)
+    if arguments.json:
+        write_json(Path(arguments.json), evaluation.results)
+    ap = evaluation.ap
+    speed = evaluation.images / max(evaluation.seconds, 1e-9)
+    print(f"{evaluation.images} pictures, {speed:.1f} per second, reading and encoding included")
+    print(f"mask AP with maxDets {ap.max_dets} (the recipe's cap), computed by {ap.backend}")
+    print("\n".join(ap.table(per_class=arguments.classwise)))
+    if arguments.matching:
+        threshold = predictor.score_threshold if arguments.threshold is None else arguments.threshold
+        _print_matching(config, evaluation.results, threshold, arguments.group_by)
+    return 0
+
+
+def load_with_recipe(
+    recipe: str | None, overrides: Sequence[str], weights: str | None, device: str
+) -> tuple[Predictor, Config]:
+    """A predictor with a recipe's settings, or, without a recipe, with those of the weights.
+
+    Raises:
+        ConfigError: if neither names weights, or there are overrides without a recipe.
+    """
+    from solov2.build import build_model
+    from solov2.config import load_config
+    from solov2.predict import Predictor, choose_device, load
+    from solov2.weights.load import load_weights
+
+    if recipe is None:
+        if weights is None:
+            raise ConfigError("give a recipe (-c), weights (-w), or both")
+        if overrides:
+            raise ConfigError(f"-o {' '.join(overrides)}: overrides change a recipe; give one with -c")
+        predictor = load(weights, device)
+        return predictor, predictor.config
+    config = load_config(recipe, overrides)
+    name = weights or config.train.weights
+    if name is None:
+        raise ConfigError(f"{recipe}: names no weights; give them with -w")
+    model = build_model(config)
+    file = load_weights(model, name)
+    return Predictor(model, config, file.categories, file.score_threshold, choose_device(device)), config
+
+
+def _with_data(config: Config, arguments: argparse.Namespace) -> Config:
+    if arguments.data is None:
+        if arguments.images is not None:
+            raise ConfigError("--images without --data: give the COCO json whose pictures these are")
+        return config
+    from solov2.config.own_data import with_own_data
+
+    return with_own_data(config, val=arguments.data, images=arguments.images)
+
+
+def _print_matching(config: Config, results: Sequence[object], threshold: float, field: str | None) -> None:
+    from solov2.build import source_paths
+    from solov2.coco_metrics import pooled_matching
+
+    json_path, _ = source_paths(config.data.eval)
+    groups = None
+    if field:
+        images = json.loads(json_path.read_text(encoding="utf-8"))["images"]
+        if not all(field in image for image in images):
+            raise DatasetError(f"{json_path}: its images have no field {field!r} to group by")
+        groups = {image["id"]: str(image[field]) for image in images}
+    print(f"matching at IoU 0.5 and score threshold {threshold:g}, pooled over pictures")
+    print(f"{'':<18} TP/(TP+FP+FN)     TP     FP     FN  segmentation quality  panoptic quality")
+    for name, m in pooled_matching(json_path, results, threshold, groups=groups).items():  # type: ignore[arg-type]
+        print(
+            f"{name:<18} {m.score:>13.3f} {m.tp:>6} {m.fp:>6} {m.fn:>6} "
+            f"{m.segmentation_quality:>21.3f} {m.panoptic_quality:>17.3f}"
+        )

@@ -1,0 +1,26 @@
+"""solov2 infer: predict with a recipe, under PaddleDetection's flags."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from solov2.cli.evaluate import load_with_recipe
+from solov2.cli.predict import find_pictures, predict_all
+from solov2.errors import ConfigError
+
+RESULTS_FILE = "segm.json"
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs the command."""
+    source = arguments.infer_img or arguments.infer_dir
+    if source is None:
+        raise ConfigError("give a picture with --infer_img or a folder with --infer_dir")
+    if not 0 <= arguments.draw_threshold <= 1:
+        raise ConfigError(f"--draw_threshold is {arguments.draw_threshold}; expected a score in 0..1")
+    paths = find_pictures([source])
+    predictor, _ = load_with_recipe(arguments.config, arguments.opt, arguments.weights, arguments.device)
+    output = Path(arguments.output_dir)
+    json_path = output / RESULTS_FILE if arguments.save_results else None
+    return predict_all(predictor, paths, output, arguments.draw_threshold, json_path)

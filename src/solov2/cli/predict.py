@@ -1,0 +1,128 @@
+"""solov2 predict: pictures in, a table and an overlay each."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Iterator
+from glob import glob
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from solov2.errors import ConfigError, ImageError
+
+if TYPE_CHECKING:
+    from solov2.predict import Predictor
+    from solov2.structures import Instances
+
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+"""What is taken from a folder."""
+
+DRAWABLE = (".jpg", ".jpeg", ".png", ".webp")
+"""Overlays of other kinds become PNG."""
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs the command."""
+    if arguments.threshold is not None and not 0 <= arguments.threshold <= 1:
+        raise ConfigError(f"--threshold is {arguments.threshold}; expected a score in 0..1")
+    paths = find_pictures(arguments.inputs)
+    from solov2.predict import DEFAULT_MODEL, load
+
+    predictor = load(arguments.model or DEFAULT_MODEL, arguments.device)
+    json_path = Path(arguments.json) if arguments.json else None
+    return predict_all(predictor, paths, Path(arguments.output), arguments.threshold, json_path)
+
+
+def predict_all(
+    predictor: Predictor, paths: list[Path], output: Path, threshold: float | None, json_path: Path | None
+) -> int:
+    """Predicts pictures one by one; a bad one is reported and the others go on.
+
+    Args:
+        predictor: the model.
+        paths: the pictures.
+        output: folder of the overlays; it is made.
+        threshold: least score; None is the model's own.
+        json_path: where to write COCO records, with ``file_name`` and ``image_id`` counting from 1.
+
+    Returns:
+        0, or 1 when a picture failed.
+    """
+    from solov2.formats import to_coco_results, write_json
+
+    records: list[dict[str, Any]] = []
+    used: set[Path] = {path.resolve() for path in paths}  # an overlay never replaces an input
+    failed = 0
+    for number, path in enumerate(paths, start=1):
+        try:
+            found = _predict_one(predictor, path, output, threshold, used)
+        except (ImageError, OSError) as error:
+            print(f"solov2: error: {error}", file=sys.stderr)
+            failed += 1
+            continue
+        records += [{"file_name": str(path), **record} for record in to_coco_results(found, number)]
+    if json_path is not None:
+        write_json(json_path, records)
+        print(f"{len(records)} instances written to {json_path}")
+    return 1 if failed else 0
+
+
+def _predict_one(predictor: Predictor, path: Path, output: Path, threshold: float | None, used: set[Path]) -> Instances:
+    from solov2.data.image import read_image
+    from solov2.formats import rows
+    from solov2.visualize import draw_instances, save_picture
+
+    image = read_image(path)
+    found = predictor.predict(image[:, :, ::-1], threshold)
+    target = _overlay_path(path, output, used)
+    save_picture(target, draw_instances(image, found))
+    height, width = found.original_hw
+    print(f"{path}  {width}x{height}  {len(found)} instance{'' if len(found) == 1 else 's'}")
+    lines = rows(found)
+    name_width = max([5, *(len(row.class_name) for row in lines)])
+    if lines:
+        print(f"  {'class':<{name_width}}  score  {'box x0 y0 x1 y1':<23}  area in pixels")
+    for row in lines:
+        box = " ".join(f"{int(value):>5}" for value in row.box)
+        print(f"  {row.class_name:<{name_width}}  {row.score:.3f}  {box}  {row.area}")
+    print(f"  overlay: {target}")
+    return found
+
+
+def _overlay_path(path: Path, output: Path, used: set[Path]) -> Path:
+    suffix = path.suffix if path.suffix.lower() in DRAWABLE else ".png"
+    target, number = output / f"{path.stem}{suffix}", 1
+    while target.resolve() in used:
+        number += 1
+        target = output / f"{path.stem}_{number}{suffix}"
+    used.add(target.resolve())
+    return target
+
+
+def find_pictures(inputs: Iterable[str]) -> list[Path]:
+    """Files of names, folders and patterns, in the order given, each once.
+
+    Raises:
+        ImageError: if a folder holds no picture or a pattern matches nothing.
+    """
+    found: dict[Path, None] = {}
+    for name in inputs:
+        found.update(dict.fromkeys(_matches(name)))
+    return list(found)
+
+
+def _matches(name: str) -> Iterator[Path]:
+    path = Path(name)
+    if path.is_dir():
+        pictures = sorted(entry for entry in path.iterdir() if entry.suffix.lower() in SUFFIXES)
+        if not pictures:
+            raise ImageError(f"{path}: holds no picture; expected files ending in {', '.join(SUFFIXES)}")
+        yield from pictures
+    elif path.exists() or not any(letter in name for letter in "*?["):
+        yield path  # a missing file is reported with the others, and does not stop them
+    else:
+        matches = sorted(glob(name, recursive=True))  # noqa: PTH207  # Path.glob refuses absolute patterns
+        if not matches:
+            raise ImageError(f"{name}: no file matches this pattern")
+        yield from (Path(match) for match in matches if Path(match).is_file())

@@ -1,0 +1,31 @@
+"""solov2 train: a recipe and a COCO json in, weights out."""
+
+from __future__ import annotations
+
+import argparse
+
+from solov2.errors import MissingDependencyError
+
+INTERRUPTED = 130
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs the command."""
+    try:
+        from solov2.train.fit import train
+    except ModuleNotFoundError as error:
+        if error.name is not None and error.name.split(".")[0] == "lightning":
+            raise MissingDependencyError("lightning", "train", "solov2 train") from None
+        raise
+    result = train(
+        arguments.config,
+        data=arguments.data,
+        val=arguments.val,
+        images=arguments.images,
+        val_images=arguments.val_images,
+        overrides=[*arguments.opt, *(["amp=true"] if arguments.amp else [])],
+        resume=arguments.resume,
+        device=arguments.device,
+        strict=arguments.strict,
+    )
+    return INTERRUPTED if result.stopped else 0

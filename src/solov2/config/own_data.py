@@ -1,0 +1,94 @@
+"""A recipe fitted to what the user brought: own data, own size of it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from solov2.config.schema import Config
+from solov2.errors import ConfigError, DatasetError
+
+logger = logging.getLogger(__name__)
+
+LONGEST_WARM_UP = 0.1
+"""Share of a run; a longer warm-up would still be at it when a small data set is done."""
+
+
+def with_own_data(
+    config: Config,
+    *,
+    data: str | Path | None = None,
+    val: str | Path | None = None,
+    images: str | Path | None = None,
+    val_images: str | Path | None = None,
+) -> Config:
+    """Puts the user's files in the place of the recipe's.
+
+    Args:
+        config: the recipe.
+        data: COCO json to train on; the number of classes comes from it, and without ``val`` the
+            recipe's evaluation data is dropped, as it has other classes.
+        val: COCO json to evaluate on.
+        images: folder of the pictures; default: the folder of the json.
+        val_images: folder of the pictures of ``val``; default: ``images``.
+
+    Raises:
+        ConfigError: if folders are given without a json.
+        DatasetError: if the json cannot be read.
+    """
+    if data is None and val is None:
+        if images is not None or val_images is not None:
+            raise ConfigError("a picture folder is given without a COCO json; give --data, --val or both with it")
+        return config
+    changes: dict[str, Any] = {}
+    values = config.model_dump(mode="json")
+    if data is not None:
+        values["model"]["num_classes"] = count_classes(Path(data))
+        changes["train"] = _source(Path(data), images)
+        changes["eval"] = {"anno_path": None}
+    if val is not None:
+        changes["eval"] = _source(Path(val), val_images if val_images is not None else images)
+    for split, source in changes.items():
+        values["data"][split]["source"] |= source
+    return Config.model_validate(values)
+
+
+def _source(json_path: Path, images: str | Path | None) -> dict[str, str]:
+    folder = json_path.parent if images is None else Path(images)
+    return {"dataset_dir": "", "anno_path": str(json_path.absolute()), "image_dir": str(folder.absolute())}
+
+
+def count_classes(json_path: Path) -> int:
+    """Number of categories in a COCO json.
+
+    Raises:
+        DatasetError: if it cannot be read or has none.
+    """
+    try:
+        categories = json.loads(json_path.read_text(encoding="utf-8"))["categories"]
+        count = len(categories)
+    except FileNotFoundError:
+        raise DatasetError(f"{json_path}: no such file; expected a COCO json") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DatasetError(f"{json_path}: not a COCO json with categories ({error!r})") from None
+    if count == 0:
+        raise DatasetError(f"{json_path}: 'categories' is empty; expected at least one class")
+    return count
+
+
+def with_short_warm_up(config: Config, steps_per_epoch: int) -> Config:
+    """Shortens a warm-up that would take more than a tenth of the run, and says so."""
+    warm_up, total = config.optim.warmup, steps_per_epoch * config.train.epochs
+    if warm_up is None:
+        return config
+    steps = warm_up.steps if warm_up.epochs is None else warm_up.epochs * steps_per_epoch
+    limit = max(int(total * LONGEST_WARM_UP), 1)
+    if steps <= limit:
+        return config
+    logger.warning(
+        "the warm-up of %d steps is longer than a tenth of the run's %d: shortened to %d", steps, total, limit
+    )
+    short = warm_up.model_copy(update={"steps": limit, "epochs": None})
+    return config.model_copy(update={"optim": config.optim.model_copy(update={"warmup": short})})

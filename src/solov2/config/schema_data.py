@@ -1,0 +1,139 @@
+"""The data part of the schema: where pictures lie and what happens to them on their way into a batch."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from solov2.config.schema_types import Positive, Settings, Share
+
+Triple = tuple[float, float, float]
+ShortLong = tuple[Positive, Positive]
+
+
+class _SizeArgs(Settings):
+    keep_ratio: bool = Field(default=True, description="One scale for both sides; false: to exactly height, width.")
+    min_scale: float | None = Field(
+        default=None, gt=0, description="Never scale below this factor unless the long side would pass its size."
+    )
+
+
+class ResizeArgs(_SizeArgs):
+    """Scale so that the short side reaches the first size, unless the long side would pass the second."""
+
+    target_size: ShortLong = Field(default=(800, 1333), description="Short and long side, pixels.")
+
+
+class RandomResizeArgs(_SizeArgs):
+    """Resize to one size drawn from a list."""
+
+    target_size: tuple[ShortLong, ...] = Field(min_length=1, description="Short and long sides, pixels.")
+
+
+class RandomFlipArgs(Settings):
+    """Mirror the picture."""
+
+    prob: Share = Field(default=0.5, description="Probability of a left-right flip.")
+    vertical_prob: Share = Field(default=0.0, description="Probability of an up-down flip.")
+
+
+class RandomRotate90Args(Settings):
+    """Turn the picture by a quarter."""
+
+    prob: Share = Field(default=0.5, description="Probability of the turn.")
+
+
+TransformName = Literal["Resize", "RandomResize", "RandomFlip", "RandomRotate90"]
+
+_TRANSFORM_ARGS: dict[str, type[Settings]] = {
+    "Resize": ResizeArgs,
+    "RandomResize": RandomResizeArgs,
+    "RandomFlip": RandomFlipArgs,
+    "RandomRotate90": RandomRotate90Args,
+}
+
+
+class TransformConfig(Settings):
+    """One step between the decoded picture and the batch; its arguments are checked and completed."""
+
+    name: TransformName = Field(description="Which step.")
+    args: dict[str, Any] = Field(default_factory=dict, description="Its arguments; see the models named after it.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or data.get("name") not in _TRANSFORM_ARGS:
+            return data
+        # By way of JSON, so that arguments are as strict and as plain whether they come from code or a file.
+        given = json.dumps(data.get("args", {}), default=str)
+        args = _TRANSFORM_ARGS[data["name"]].model_validate_json(given, strict=True)
+        return {**data, "args": args.model_dump()}
+
+
+class SourceConfig(Settings):
+    """Where pictures and annotations lie; relative paths are below dataset_dir."""
+
+    kind: Literal["coco", "folder"] = Field(default="coco", description="COCO json with masks, or a bare folder.")
+    dataset_dir: str = Field(default="", description="Folder of the data set.")
+    image_dir: str = Field(default="", description="Folder of the pictures.")
+    anno_path: str | None = Field(default=None, description="COCO json; for a folder only the class names are read.")
+    allow_empty: bool = Field(default=False, description="Train on pictures without objects too.")
+    sample_num: int = Field(default=-1, ge=-1, description="Use only the first pictures; -1: all.")
+
+
+class ReaderConfig(Settings):
+    """What happens to pictures on their way into a batch."""
+
+    transforms: tuple[TransformConfig, ...] = Field(
+        default=(TransformConfig(name="Resize"),), description="Steps in order; the picture stays uint8."
+    )
+    batch_size: Positive = Field(default=1, description="Pictures per device and step.")
+    shuffle: bool = Field(default=False, description="A new order each epoch.")
+    drop_last: bool = Field(default=False, description="Leave out the last, smaller batch.")
+
+
+class SplitConfig(Settings):
+    """One of the three uses of data."""
+
+    source: SourceConfig = Field(default=SourceConfig(), description="Where it lies.")
+    reader: ReaderConfig = Field(default=ReaderConfig(), description="How it is read.")
+
+
+class PredictSourceConfig(SourceConfig):
+    """Pictures of one's own: a folder unless a COCO json is asked for."""
+
+    kind: Literal["coco", "folder"] = Field(default="folder", description="COCO json with masks, or a bare folder.")
+
+
+class PredictSplitConfig(SplitConfig):
+    """The split for prediction."""
+
+    source: PredictSourceConfig = Field(default=PredictSourceConfig(), description="Where it lies.")
+
+
+class NormalizeConfig(Settings):
+    """(picture / 255 - mean) / std per RGB channel, on the device."""
+
+    mean: Triple = Field(default=(0.485, 0.456, 0.406), description="RGB mean, 0..1.")
+    std: Triple = Field(default=(0.229, 0.224, 0.225), description="RGB standard deviation, 0..1.")
+
+    @field_validator("std")
+    @classmethod
+    def _divisible(cls, std: Triple) -> Triple:
+        if min(std) <= 0:
+            raise ValueError(f"each standard deviation must be greater than 0, got {list(std)}")
+        return std
+
+
+class DataConfig(Settings):
+    """Pictures in, batches out."""
+
+    train: SplitConfig = Field(default=SplitConfig(), description="Training.")
+    eval: SplitConfig = Field(default=SplitConfig(), description="Evaluation.")
+    test: PredictSplitConfig = Field(default=PredictSplitConfig(), description="Prediction on pictures of one's own.")
+    normalize: NormalizeConfig = Field(default=NormalizeConfig(), description="The same in training and prediction.")
+    pad_stride: int = Field(
+        default=32, ge=32, multiple_of=32, description="Batches are padded to multiples of this, pixels."
+    )

@@ -1,0 +1,194 @@
+"""Prediction: pictures in, instances out, with everything a weights file knows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+
+from solov2.build import build_model, build_split_transforms, decode_options
+from solov2.config import Config
+from solov2.data.collate import collate, normalize
+from solov2.data.image import ImageLike, read_image
+from solov2.data.transforms import Sample
+from solov2.decode import decode
+from solov2.errors import ConfigError, WeightsError
+from solov2.model.solov2 import SOLOv2
+from solov2.structures import Batch, Category, Instances
+from solov2.weights.files import WeightsFile, find_weights, read_weights
+from solov2.weights.load import load_state
+
+DEFAULT_MODEL = "nuclei"
+DEFAULT_SCORE_THRESHOLD = 0.5
+MAX_BATCH = 8
+"""Pictures of one size that go through the network together."""
+
+
+def load(model: str | Path = DEFAULT_MODEL, device: str = "auto") -> Predictor:
+    """Loads a model to predict with.
+
+    Args:
+        model: the name of weights in this package, or a weights or checkpoint file.
+        device: "cpu", "cuda", "cuda:1", "mps", or "auto": a GPU where there is one.
+
+    Raises:
+        WeightsError: if there are no such weights, or the file is damaged.
+        ConfigError: if there is no such device.
+
+    Example:
+        >>> import solov2
+        >>> predictor = solov2.load("nuclei", device="cpu")
+    """
+    path = find_weights(model)
+    weights = read_weights(path)
+    config = config_of(weights, path)
+    network = build_model(config)
+    load_state(network, weights.state, str(path))
+    return Predictor(network, config, weights.categories, weights.score_threshold, choose_device(device))
+
+
+def config_of(weights: WeightsFile, path: Path) -> Config:
+    """The configuration that travels in a weights file.
+
+    Raises:
+        WeightsError: if it has none, or one that this version does not understand.
+    """
+    if not weights.config:
+        raise WeightsError(
+            f"{path}: holds a backbone to start training from, not a whole model; "
+            "give weights that solov2 train has written"
+        )
+    try:
+        return Config.model_validate(weights.config)
+    except ValidationError as error:
+        raise WeightsError(f"{path}: its configuration is not understood by this version: {error}") from None
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of a name; "auto" is a GPU where there is one.
+
+    Raises:
+        ConfigError: if there is no such device.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"device {name!r} cannot be used ({reason}); expected auto, cpu, cuda, cuda:N or mps"
+        ) from None
+    return device
+
+
+class Predictor:
+    """A network with the settings and classes it was trained with.
+
+    Args:
+        model: the network; it is moved to ``device`` and put into evaluation mode.
+        config: its configuration.
+        categories: its classes by label.
+        score_threshold: the model's own threshold, 0..1; 0.5 where it has none.
+        device: where it runs.
+    """
+
+    def __init__(
+        self,
+        model: SOLOv2,
+        config: Config,
+        categories: Sequence[Category] = (),
+        score_threshold: float | None = None,
+        device: torch.device | None = None,
+    ) -> None:
+        self.device = device or torch.device("cpu")
+        self.model = model.eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.config = config
+        self.categories = tuple(categories)
+        self.score_threshold = DEFAULT_SCORE_THRESHOLD if score_threshold is None else score_threshold
+        self._transforms = build_split_transforms(config.data.test)
+        self._decode_options = decode_options(config)
+
+    def predict(self, image: ImageLike, threshold: float | None = None) -> Instances:
+        """Finds the objects in one picture.
+
+        Args:
+            image: a path, a PIL image, or a uint8 array, (H, W, 3) in BGR order or (H, W) grey.
+            threshold: least score, 0..1; None is the model's own.
+
+        Returns:
+            The instances at the picture's own size, best first; empty when nothing was found.
+
+        Raises:
+            ImageError: if the picture cannot be read.
+            ValueError: if the threshold is not in 0..1.
+
+        Example:
+            >>> import numpy as np, solov2
+            >>> found = solov2.load("nuclei", device="cpu").predict(np.zeros((64, 64, 3), np.uint8))
+            >>> found.masks.shape[1:]
+            (64, 64)
+        """
+        return self.predict_batch([image], threshold)[0]
+
+    def predict_batch(self, images: Sequence[ImageLike], threshold: float | None = None) -> list[Instances]:
+        """Finds the objects in several pictures; the same results as one by one.
+
+        Pictures that end up at the same size go through the network together.
+
+        Args:
+            images: as in :meth:`predict`.
+            threshold: as in :meth:`predict`.
+        """
+        least = self.score_threshold if threshold is None else threshold
+        if not 0 <= least <= 1:
+            raise ValueError(f"threshold is {least}; expected a score in 0..1")
+        samples = [self._prepare(image, number) for number, image in enumerate(images)]
+        found: dict[int, Instances] = {}
+        # Padding changes what a grid cell sees, so only pictures of equal padded size share a batch.
+        batches = sorted((collate([sample], with_targets=False) for sample in samples), key=_padded_hw)
+        for _, same_size in groupby(batches, key=_padded_hw):
+            group = list(same_size)
+            for start in range(0, len(group), MAX_BATCH):
+                batch = _join(group[start : start + MAX_BATCH])
+                found.update(zip(batch.image_ids, self.run(batch), strict=True))
+        return [self._above(found[number], least) for number in range(len(samples))]
+
+    def run(self, batch: Batch) -> list[Instances]:
+        """Runs a prepared batch; everything that decoding keeps, whatever its score."""
+        data = self.config.data.normalize
+        with torch.inference_mode():
+            images = normalize(batch.images.to(self.device), batch.frames, data.mean, data.std)
+            predictions = self.model(images.contiguous(memory_format=torch.channels_last))
+            found = decode(predictions, batch.frames, **self._decode_options)
+        return [replace(instances, categories=self.categories) for instances in found]
+
+    def _prepare(self, image: ImageLike, number: int) -> Sample:
+        sample = Sample.of_image(read_image(image), image_id=number)
+        rng = np.random.default_rng(0)  # nothing random is left in a reader for prediction
+        for transform in self._transforms:
+            sample = transform(sample, rng)
+        return sample
+
+    @staticmethod
+    def _above(found: Instances, threshold: float) -> Instances:
+        return found[found.scores >= threshold]
+
+
+def _padded_hw(batch: Batch) -> tuple[int, int]:
+    return batch.frames[0].padded_hw
+
+
+def _join(batches: Sequence[Batch]) -> Batch:
+    return Batch(
+        images=torch.cat([batch.images for batch in batches]),
+        frames=tuple(frame for batch in batches for frame in batch.frames),
+        image_ids=tuple(number for batch in batches for number in batch.image_ids),
+        names=tuple(name for batch in batches for name in batch.names),
+    )

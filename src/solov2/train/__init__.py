@@ -1,0 +1,1 @@
+"""Training, on Lightning: the only part of the package that imports it."""

@@ -1,0 +1,223 @@
+"""train(): from a recipe and a COCO json to weights. The file to read first."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+
+from solov2.build import build_dataset, build_model, build_schedule
+from solov2.coco_metrics import MaskAP
+from solov2.config import Config, load_config
+from solov2.config.own_data import with_own_data, with_short_warm_up
+from solov2.errors import ConfigError, WeightsError
+from solov2.evaluate import Evaluation, best_threshold, evaluate
+from solov2.predict import Predictor
+from solov2.structures import Category
+from solov2.train.callbacks import LAST_CHECKPOINT, METRICS_FILE, GracefulStop, Progress, Snapshots
+from solov2.train.data_module import TrainingData
+from solov2.train.module import SOLOv2Module
+from solov2.weights.files import METADATA_KEY, WeightsFile, write_weights
+from solov2.weights.load import load_pretrained
+
+logger = logging.getLogger(__name__)
+
+FINAL_WEIGHTS = "model_final.safetensors"
+BEST_WEIGHTS = "best_model.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """What a run left behind.
+
+    Attributes:
+        folder: of the run; holds ``last.ckpt`` and ``metrics.csv``.
+        weights: ``best_model.safetensors`` where there was an evaluation, else
+            ``model_final.safetensors``; None when the run was stopped.
+        ap: of the last evaluation.
+        stopped: Ctrl-C ended the run; it can be resumed from ``last.ckpt``.
+    """
+
+    folder: Path
+    weights: Path | None
+    ap: MaskAP | None
+    stopped: bool
+
+
+def train(
+    recipe: str | Path = "nano",
+    *,
+    data: str | Path | None = None,
+    val: str | Path | None = None,
+    images: str | Path | None = None,
+    val_images: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    resume: str | Path | None = None,
+    device: str = "auto",
+    strict: bool = False,
+    evaluate_epochs: bool = True,
+) -> TrainResult:
+    """Trains a model.
+
+    Args:
+        recipe: a recipe file, or the name of a shipped one.
+        data: COCO json to train on, instead of the recipe's; classes come from it.
+        val: COCO json to evaluate on.
+        images: folder of the pictures.
+        val_images: folder of the pictures of ``val``, where it is another.
+        overrides: KEY=VALUE in the recipe's keys.
+        resume: a ``last.ckpt`` to go on from.
+        device: "auto", "cpu", "cuda" or "mps".
+        strict: refuse data with defects instead of leaving the bad parts out.
+        evaluate_epochs: evaluate at every snapshot, where there is evaluation data.
+
+    Raises:
+        ConfigError: if the recipe or an override is wrong.
+        DatasetError: if the data cannot be used.
+        WeightsError: if weights to start from cannot be used.
+        TrainingError: if the loss is no longer a number.
+
+    Example:
+        >>> import solov2
+        >>> solov2.train("nano", data="train.json", val="val.json", images="pictures")  # doctest: +SKIP
+    """
+    config = with_own_data(load_config(recipe, overrides), data=data, val=val, images=images, val_images=val_images)
+    dataset = build_dataset(config, config.data.train, training=True, strict=strict)
+    _check_classes(config, dataset.categories)
+    folder = Path(config.train.save_dir).expanduser() / config.name
+    checkpoint = _read_checkpoint(resume, dataset.categories) if resume is not None else None
+
+    lightning.seed_everything(config.train.seed, verbose=False)
+    model = build_model(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if config.train.init_weights and checkpoint is None:
+        load_pretrained(model, config.train.init_weights, tuple(c.name for c in dataset.categories))
+    trainer, snapshots, graceful = _trainer(config, folder, device, dataset.categories, strict, evaluate_epochs)
+    batches = TrainingData(dataset, config, _progress_of(checkpoint))
+    steps_per_epoch = len(batches.sampler(0, 0, trainer.world_size))
+    config = with_short_warm_up(config, steps_per_epoch)
+    module = SOLOv2Module(
+        model,
+        config,
+        build_schedule(config, steps_per_epoch),
+        trainer.world_size / config.train.base_devices,
+        WeightsFile({}, config.model_dump(mode="json"), dataset.categories).metadata(),
+    )
+    logger.info("training %s on %d pictures, %d classes, into %s", config.name, len(dataset), _count(config), folder)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")  # advice on settings that are chosen here
+        trainer.fit(module, batches, ckpt_path=str(resume) if resume is not None else None, weights_only=True)
+    if graceful.stopped:
+        logger.info("stopped; go on with: -r %s", folder / LAST_CHECKPOINT)
+        return TrainResult(folder, None, snapshots.last.ap if snapshots.last else None, stopped=True)
+    return _finish(module, config, folder, dataset.categories, snapshots)
+
+
+def _count(config: Config) -> int:
+    return config.model.num_classes
+
+
+def _check_classes(config: Config, categories: Sequence[Category]) -> None:
+    if len(categories) != config.model.num_classes:
+        raise ConfigError(
+            f"the annotation file has {len(categories)} categories and the recipe num_classes: "
+            f"{config.model.num_classes}; set num_classes={len(categories)}, or give the file with --data"
+        )
+
+
+def _read_checkpoint(path: str | Path, categories: Sequence[Category]) -> dict[str, Any]:
+    if not Path(path).is_file():
+        raise WeightsError(f"{path}: no such checkpoint to resume from; expected the {LAST_CHECKPOINT} of a run")
+    try:
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        metadata: Mapping[str, Any] = checkpoint[METADATA_KEY]
+    except Exception as error:  # torch.load raises a dozen kinds for damaged files
+        raise WeightsError(f"{path}: not a checkpoint to resume from ({error})") from None
+    before = [(record["id"], record["name"]) for record in metadata["categories"]]
+    if before != [(category.id, category.name) for category in categories]:
+        raise WeightsError(f"{path}: was trained on other classes than the data's; resume with the data it began with")
+    return checkpoint
+
+
+def _progress_of(checkpoint: Mapping[str, Any] | None) -> tuple[int, int]:
+    if checkpoint is None:
+        return -1, 0
+    return checkpoint["progress"]["epoch"], checkpoint["progress"]["batches"]
+
+
+def _trainer(
+    config: Config, folder: Path, device: str, categories: Sequence[Category], strict: bool, evaluate_epochs: bool
+) -> tuple[lightning.Trainer, Snapshots, GracefulStop]:
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its greetings
+    folder.mkdir(parents=True, exist_ok=True)
+    categories = tuple(categories)
+
+    def evaluate_now(module: SOLOv2Module) -> Evaluation:
+        predictor = Predictor(module.best_model, config, categories, device=module.device)
+        evaluation = evaluate(predictor, config, categories=categories, strict=strict)
+        module.model.train()
+        return evaluation
+
+    def save_best(module: SOLOv2Module) -> None:
+        _save(module, config, folder / BEST_WEIGHTS, categories, snapshots.last)
+
+    has_eval = evaluate_epochs and config.data.eval.source.anno_path is not None
+    snapshots = Snapshots(folder, config.train.snapshot_epoch, evaluate_now if has_eval else None, save_best)
+    graceful = GracefulStop(folder)
+    trainer = lightning.Trainer(
+        accelerator=device,
+        devices="auto",
+        precision=_precision(config, device),
+        max_epochs=config.train.epochs,
+        gradient_clip_val=config.optim.clip_norm or config.optim.clip_value,
+        gradient_clip_algorithm="norm" if config.optim.clip_norm else "value",
+        callbacks=[Progress(config.train.log_every, folder / METRICS_FILE), graceful, snapshots],
+        reload_dataloaders_every_n_epochs=1,
+        use_distributed_sampler=False,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+    return trainer, snapshots, graceful
+
+
+def _precision(config: Config, device: str) -> Any:
+    if not config.train.amp:
+        return "32-true"
+    on_gpu = device in ("auto", "cuda") and torch.cuda.is_available()
+    has_bfloat16 = not on_gpu or torch.cuda.is_bf16_supported(including_emulation=False)
+    wanted = config.train.amp_dtype
+    # On a CPU float16 would silently run as bfloat16: say bfloat16 there.
+    return "bf16-mixed" if wanted == "bfloat16" or (wanted == "auto" and has_bfloat16) or not on_gpu else "16-mixed"
+
+
+def _finish(
+    module: SOLOv2Module, config: Config, folder: Path, categories: Sequence[Category], snapshots: Snapshots
+) -> TrainResult:
+    _save(module, config, folder / FINAL_WEIGHTS, categories, snapshots.last)
+    best = folder / BEST_WEIGHTS
+    weights = best if snapshots.last is not None and best.exists() else folder / FINAL_WEIGHTS
+    logger.info("finished; use it with: solov2 predict -m %s PICTURE", weights)
+    return TrainResult(folder, weights, snapshots.last.ap if snapshots.last else None, stopped=False)
+
+
+def _save(
+    module: SOLOv2Module, config: Config, path: Path, categories: Sequence[Category], evaluation: Evaluation | None
+) -> None:
+    if not module.trainer.is_global_zero:
+        return
+    threshold = best_threshold(config, evaluation.results) if evaluation is not None else None
+    weights = WeightsFile(
+        state=module.best_model.state_dict(),
+        config=config.model_dump(mode="json"),
+        categories=tuple(categories),
+        score_threshold=threshold,
+    )
+    write_weights(path, weights)

@@ -1,0 +1,117 @@
+"""One training step and what surrounds it, as Lightning wants it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor
+
+from solov2.build import build_loss, build_optimizer
+from solov2.config import Config
+from solov2.data.collate import normalize
+from solov2.errors import TrainingError
+from solov2.model.solov2 import SOLOv2
+from solov2.optim import Ema
+from solov2.structures import Batch
+from solov2.weights.files import METADATA_KEY
+
+
+class SOLOv2Module(lightning.LightningModule):
+    """The network in training.
+
+    Args:
+        model: the network.
+        config: the recipe.
+        schedule: the learning rate's factor at every optimizer step.
+        lr_scale: factor of the recipe's learning rate, for the number of devices.
+        metadata: of the weights, stored in every checkpoint.
+    """
+
+    def __init__(
+        self,
+        model: SOLOv2,
+        config: Config,
+        schedule: Callable[[int], float],
+        lr_scale: float,
+        metadata: Mapping[str, Any],
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.config = config
+        self.schedule = schedule
+        self.lr_scale = lr_scale
+        self.metadata = metadata
+        self.compute_losses = build_loss(config)
+        # Outside the module tree: neither an optimizer nor Lightning's own state should see it.
+        self._ema = [Ema(model, config.train.ema_decay, config.train.ema_decay_type)] if config.train.ema else []
+        self.losses: dict[str, float] = {}
+        self.batches_done = 0
+
+    @property
+    def ema(self) -> Ema | None:
+        """The moving average, where the recipe asks for one."""
+        return self._ema[0] if self._ema else None
+
+    @property
+    def best_model(self) -> SOLOv2:
+        """The network to evaluate and to save: the average where there is one."""
+        model = self.ema.model if self.ema else self.model
+        assert isinstance(model, SOLOv2)
+        return model
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The sum of the losses of one batch.
+
+        Raises:
+            TrainingError: if it is not finite; names the pictures.
+        """
+        data = self.config.data.normalize
+        images = normalize(batch.images, batch.frames, data.mean, data.std)
+        predictions = self.model(images.contiguous(memory_format=torch.channels_last))
+        losses = self.compute_losses(predictions, batch.targets)
+        total = torch.stack(list(losses.values())).sum()
+        if not torch.isfinite(total):
+            values = ", ".join(f"{name} {value.item():g}" for name, value in losses.items())
+            raise TrainingError(
+                f"the loss is no longer a number at step {self.global_step} ({values}); the pictures of the batch: "
+                f"{', '.join(batch.names)}. Lower base_lr or set clip_grad_by_norm; the last checkpoint is kept"
+            )
+        self.losses = {"loss": float(total.detach()), **{name: float(value.detach()) for name, value in losses.items()}}
+        return total
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Moves the pictures; targets stay on the CPU, where cells are assigned."""
+        images = batch.images.to(device, non_blocking=True)
+        return Batch(images, batch.frames, batch.image_ids, batch.names, batch.targets)
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Counts the batch, and takes the step's weights into the average."""
+        self.batches_done = batch_idx + 1
+        if self.ema:
+            self.ema.update(self.model)
+
+    def on_train_epoch_start(self) -> None:
+        """Moves the average to the model's device, once it is known."""
+        if self.ema:
+            self.ema.model.to(self.device)
+
+    def configure_optimizers(self) -> Any:
+        """The recipe's optimizer, its learning rate set at every step."""
+        optimizer = build_optimizer(self.config, self.model, self.lr_scale)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self.schedule)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds what makes a checkpoint a weights file, and where in the epoch it was taken."""
+        checkpoint[METADATA_KEY] = dict(self.metadata)
+        checkpoint["progress"] = {"epoch": self.current_epoch, "batches": self.batches_done}
+        if self.ema:
+            checkpoint["ema"] = self.ema.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Continues the average."""
+        if self.ema and "ema" in checkpoint:
+            self.ema.load_state_dict(checkpoint["ema"])

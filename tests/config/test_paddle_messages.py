@@ -1,0 +1,194 @@
+"""The message for each way of getting a recipe wrong."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from solov2.config import load_config
+
+Write = Callable[..., Path]
+Problems = Callable[..., list[str]]
+NORMALIZE = "{NormalizeImage: {mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225], is_scale: true}}"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epohc: 3", "2: epohc: unknown key; did you mean epoch?"),
+        ("qqqq: 3", "2: qqqq: unknown key"),
+        ("SOLOv2Head:\n  num_grid: [1]", "3: SOLOv2Head.num_grid: unknown key; did you mean SOLOv2Head.num_grids?"),
+        ("seg_feat_channels: 8", "2: seg_feat_channels: unknown key; did you mean SOLOv2Head.seg_feat_channels?"),
+        ("resnet: {depth: 50}", "2: resnet: unknown key; did you mean ResNet?"),
+        ("FPN: {zzz: 1}", "2: FPN.zzz: unknown key; known here are extra_stage, freeze_norm"),
+        ("FPN: 3", "2: FPN: expected a mapping, got 3"),
+        ("epoch: many", '2: epoch: expected a whole number, got "many"'),
+        ("epoch: '12'", '2: epoch: expected a whole number, got "12"'),
+        ("epoch: 12.5", "2: epoch: expected a whole number, got 12.5"),
+        ("epoch: true", "2: epoch: expected a whole number, got true"),
+        ("epoch:", "2: epoch: expected a whole number, got null"),
+        ("epoch: 0", "2: epoch: expected a number greater than or equal to 1, got 0"),
+        ("use_ema: 1", "2: use_ema: expected true or false, got 1"),
+        ("save_dir: 5", "2: save_dir: expected text, got 5"),
+        ("LearningRate: {base_lr: fast}", '2: LearningRate.base_lr: expected a number, got "fast"'),
+        ("LearningRate: {base_lr: .inf}", "2: LearningRate.base_lr: expected a finite number"),
+        ("ResNet: {depth: 51}", "2: ResNet.depth: expected one of 18, 34, 50, 101 or 152, got 51"),
+        ("ResNet: {freeze_at: 4}", "2: ResNet.freeze_at: expected a number less than or equal to 3, got 4"),
+        ("ResNet: {lr_mult_list: [1, 1, 1]}", "2: ResNet.lr_mult_list[3]: is required"),
+        ("SOLOv2Head: {num_grids: 40}", "2: SOLOv2Head.num_grids: expected a list, got 40"),
+        (
+            "SOLOv2Head:\n  num_grids: [40, x, 24, 16, 12]",
+            '3: SOLOv2Head.num_grids[1]: expected a whole number, got "x"',
+        ),
+        ("SOLOv2Head: {segm_strides: [8, 8, 16, 32, 33]}", "2: SOLOv2Head.segm_strides: strides must come from"),
+        ("SOLOv2MaskHead: {mid_channels: 65}", "2: SOLOv2MaskHead.mid_channels: expected a multiple of 32, got 65"),
+        (
+            "ShuffleNetV2: {width: 1.5}\nSOLOv2: {backbone: ShuffleNetV2}",
+            "2: ShuffleNetV2.width: expected a number less",
+        ),
+        ("OptimizerBuilder: {optimizer: {type: AdamW}}", "2: OptimizerBuilder.optimizer.type: AdamW needs"),
+        (
+            "OptimizerBuilder: {optimizer: {weight_decay: 1.0}}",
+            "2: OptimizerBuilder.optimizer.weight_decay: belongs to AdamW",
+        ),
+        ("OptimizerBuilder: {regularizer: L2}", "2: OptimizerBuilder.regularizer: expected a mapping"),
+    ],
+)
+def test_one_problem(problems: Problems, text: str, message: str) -> None:
+    start = f"recipe.yml:{message}"
+    [line] = problems(text)
+    assert line[: len(start)] == start
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "remedy"),
+    [
+        ("architecture", "MaskRCNN", "SOLOv2 only"),
+        ("metric", "VOC", "use COCO"),
+        ("norm_type", "sync_bn", "under ResNet"),
+        ("cycle_epoch", "40", "use -1"),
+        ("amp_level", "O2", "use O1"),
+        ("SOLOv2.backbone", "SwinTransformer", "ResNet or ShuffleNetV2"),
+        ("SOLOv2.neck", "BiFPN", "use FPN"),
+        ("ResNet.dcn_v2_stages", "[1, 2, 3]", "deformable"),
+        ("ResNet.groups", "64", "ResNeXt"),
+        ("ResNet.std_senet", "true", "squeeze-and-excitation"),
+        ("ResNet.norm_type", "gn", "bn or sync_bn"),
+        ("ResNet.return_idx", "[1, 2, 3]", "all four stages"),
+        ("FPN.norm_type", "bn", "use null"),
+        ("FPN.has_extra_convs", "true", "use false"),
+        ("SOLOv2MaskHead.use_dcn_in_tower", "true", "deformable"),
+        ("SOLOv2MaskHead.end_level", "2", "use 3"),
+        ("SOLOv2Head.dcn_v2_stages", "[0]", "deformable"),
+        ("SOLOv2Head.norm_type", "bn", "group normalisation"),
+        ("SOLOv2Head.mask_nms", "MultiClassNMS", "use MaskMatrixNMS"),
+        ("OptimizerBuilder.optimizer.type", "Adam", "SGD or Momentum or AdamW"),
+        ("OptimizerBuilder.regularizer.type", "L1", "use L2"),
+        ("TrainDataset.name", "VOCDataSet", "use COCODataSet"),
+        ("TrainDataset.name", "ImageFolder", "use COCODataSet"),
+        ("TestDataset.name", "VOCDataSet", "COCODataSet or ImageFolder"),
+        ("TrainDataset.load_crowd", "true", "use false"),
+    ],
+)
+def test_known_but_unsupported(problems: Problems, key: str, value: str, remedy: str) -> None:
+    [line] = problems("", f"{key}={value}")
+    assert line.startswith(f"-o: {key}: ")
+    assert "is not supported" in line
+    assert remedy in line
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("ResNet.dcn_v2_stages", "[-1]"),
+        ("ResNet.dcn_v2_stages", "[]"),
+        ("SOLOv2Head.dcn_v2_stages", "[]"),
+        ("SOLOv2MaskHead.use_dcn_in_tower", "false"),
+        ("ResNet.groups", "1"),
+        ("cycle_epoch", "-1"),
+        ("FPN.norm_type", "null"),
+        ("FPN.in_channels", "[256, 512, 1024, 2048]"),
+        ("ResNet.return_idx", "[0, 1, 2, 3]"),
+        ("SOLOv2Head.in_channels", "256"),
+        ("TrainDataset.empty_ratio", "1"),
+        ("TestDataset.image_dir", "null"),
+        ("SOLOv2Loss", "null"),
+    ],
+)
+def test_the_supported_value_is_accepted(write: Write, key: str, value: str) -> None:
+    config = load_config(write(), [f"{key}={value}"])
+    assert config == load_config(write())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "SOLOv2Head: {num_grids: [40, 36, 24, 16, 12]}\n"
+            "TrainReader: {batch_transforms: [Gt2Solov2Target: {num_grids: [40, 36, 24, 16, 10]}]}",
+            "recipe.yml:3: TrainReader.batch_transforms[0].Gt2Solov2Target.num_grids: [40, 36, 24, 16, 10] here, but "
+            "SOLOv2Head.num_grids (recipe.yml:2) says [40, 36, 24, 16, 12]: make them agree",
+        ),
+        (
+            "num_classes: 3\nSOLOv2Head: {num_classes: 80}",
+            "recipe.yml:3: SOLOv2Head.num_classes: 80 here, but num_classes (recipe.yml:2) says 3: make them agree",
+        ),
+        (
+            f"TrainReader: {{sample_transforms: [{NORMALIZE}]}}\n"
+            "TestReader: {sample_transforms: [NormalizeImage: {std: [1, 1, 1]}]}",
+            "recipe.yml:3: TestReader.sample_transforms[0].NormalizeImage.std: [1, 1, 1] here, but "
+            "TrainReader.sample_transforms[0].NormalizeImage.std (recipe.yml:2) says [0.229, 0.224, 0.225]: "
+            "make them agree",
+        ),
+        (
+            "FPN: {out_channel: 96}\nSOLOv2Head: {in_channels: 256}",
+            "recipe.yml:3: SOLOv2Head.in_channels: 256 here, but FPN.out_channel (recipe.yml:2) says 96: "
+            "make them agree",
+        ),
+        (
+            "SOLOv2Head:\n  kernel_out_channels: 128",
+            "recipe.yml:3: SOLOv2Head.kernel_out_channels: mask kernels have 128 channels and mask features 256: "
+            "a kernel is applied to the features, make them equal",
+        ),
+        (
+            "FPN: {extra_stage: 0}",
+            "recipe.yml:2: FPN.extra_stage: 5 grids need as many pyramid levels, but there are 4: 4 of the backbone "
+            "and 0 extra",
+        ),
+        (
+            "SOLOv2Head:\n  num_grids: [40, 36]\n  segm_strides: [8, 8, 16]",
+            "recipe.yml:3, recipe.yml:4: SOLOv2Head.num_grids, SOLOv2Head.segm_strides: each level needs one grid, "
+            "one stride and one size range, but there are 2 grids, 3 strides and 5 size ranges",
+        ),
+    ],
+)
+def test_settings_that_contradict_each_other(problems: Problems, text: str, message: str) -> None:
+    assert problems(text) == [message]
+
+
+def test_every_kind_of_problem_in_one_report(problems: Problems) -> None:
+    text = (
+        "epoch: 1\nepoch: 2\nnonsense_key: 1\nmetric: VOC\nnum_classes: many\n"
+        "SOLOv2Head: {kernel_out_channels: 128}\na_tag: !Callable {}\nMaskMatrixNMS: {sigma: -1}"
+    )
+    report = "\n".join(problems(text))
+    for part in (
+        "recipe.yml:3: epoch is written twice",
+        "recipe.yml:4: nonsense_key: unknown key",
+        'recipe.yml:5: metric: "VOC" is not supported',
+        "recipe.yml:6: num_classes: expected a whole number",
+        "recipe.yml:7: SOLOv2Head.kernel_out_channels: mask kernels have 128 channels",
+        "recipe.yml:8: unknown tag !Callable",
+        "recipe.yml:9: MaskMatrixNMS.sigma: expected a number greater than 0, got -1",
+    ):
+        assert part in report
+
+
+def test_a_refused_value_causes_no_false_conflict(problems: Problems) -> None:
+    lines = problems("SOLOv2Head: {num_grids: [40, 24, x], segm_strides: [8, 16, 32]}")
+    assert lines == ['recipe.yml:2: SOLOv2Head.num_grids[2]: expected a whole number, got "x"']
+
+
+def test_the_unused_backbone_must_still_be_spelled_right(problems: Problems) -> None:
+    [line] = problems("SOLOv2: {backbone: ShuffleNetV2}\nResNet: {dept: 18}")
+    assert line == "recipe.yml:3: ResNet.dept: unknown key; did you mean ResNet.depth?"

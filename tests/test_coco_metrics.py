@@ -1,0 +1,376 @@
+import copy
+import importlib.util
+import io
+import json
+import math
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from solov2.coco_metrics import Matching, mask_ap, pooled_matching
+from solov2.errors import DatasetError, MissingDependencyError
+
+PARITY = Path(__file__).parent / "parity"
+
+# ap_gt.json and ap_dt.json as PaddleDetection's COCO evaluation sees them (commit 666f597f, paddlepaddle 2.6.2,
+# CPU, 2026): the 12 numbers at full precision.
+FROZEN_STATS = (
+    0.22414544611108386, 0.5250829112215252, 0.1815618326538536, 0.16173175650898422, 0.4592314945780292, -1.0,
+    0.21654040404040403, 0.4025252525252526, 0.4025252525252526, 0.29761904761904756, 0.5733333333333331, -1.0,
+)  # fmt: skip
+
+PERFECT = pytest.approx(1.0)  # pycocotools adds the smallest float to its denominators
+
+BACKENDS = ["pycocotools"] + (["hotcoco"] if importlib.util.find_spec("hotcoco") else [])
+
+
+def rle(mask):
+    encoded = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+    return {"size": list(mask.shape), "counts": encoded["counts"].decode()}
+
+
+def rectangle(y0, x0, y1, x1, hw=(10, 20)):
+    mask = np.zeros(hw, bool)
+    mask[y0:y1, x0:x1] = True
+    return rle(mask)
+
+
+def scene(*objects, images=1, categories=(1,), hw=(10, 20)):
+    """A ground truth; an object is a mask and any annotation fields."""
+    return {
+        "images": [{"id": number, "height": hw[0], "width": hw[1]} for number in range(1, images + 1)],
+        "categories": [{"id": number, "name": f"c{number}"} for number in categories],
+        "annotations": [
+            {"id": number, "image_id": 1, "category_id": categories[0], "segmentation": mask, **fields}
+            for number, (mask, fields) in enumerate(objects, start=1)
+        ],
+    }
+
+
+def result(mask, score=0.5, image_id=1, category_id=1, **fields):
+    return {"image_id": image_id, "category_id": category_id, "segmentation": mask, "score": score, **fields}
+
+
+def reference_stats(truth, results):
+    with redirect_stdout(io.StringIO()):
+        coco = COCO()
+        coco.dataset = copy.deepcopy(truth)
+        coco.createIndex()
+        evaluation = COCOeval(coco, coco.loadRes(copy.deepcopy(results)), "segm")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return tuple(evaluation.stats.tolist())
+
+
+def random_mask(generator, hw):
+    height, width = (int(generator.integers(1, side // 2)) for side in hw)
+    y0, x0 = int(generator.integers(hw[0] - height + 1)), int(generator.integers(hw[1] - width + 1))
+    mask = np.zeros(hw, bool)
+    mask[y0 : y0 + height, x0 : x0 + width] = generator.random((height, width)) < 0.9
+    return mask
+
+
+def random_scene(seed, *, crowds=0.0, ties=False, empty=0.0, polygons=False, detections=25, categories=(1, 3, 7, 90)):
+    """Pictures of unequal size in random order, some without objects, some without detections; gaps in all ids."""
+    generator = np.random.default_rng(seed)
+    truth = {"images": [], "annotations": [], "categories": [{"id": c, "name": f"c{c}"} for c in categories]}
+    results = []
+    for position in generator.permutation(6).tolist():
+        hw = tuple(generator.integers(40, 160, 2).tolist())
+        image_id = position * 13 + 1
+        truth["images"].append({"id": image_id, "height": hw[0], "width": hw[1]})
+        masks = []
+        for _ in range(generator.integers(1, 10) if position != 2 else 0):
+            mask = random_mask(generator, hw) & (generator.random() >= empty)
+            category = int(generator.choice(categories[:-1]))
+            segmentation = rle(mask)
+            if polygons:
+                x0, y0, width, height = coco_mask.toBbox(segmentation).tolist()
+                segmentation = [[x0, y0, x0 + width, y0, x0 + width, y0 + height, x0, y0 + height / 2]]
+            annotation = {"image_id": image_id, "category_id": category, "segmentation": segmentation}
+            annotation |= {"area": float(mask.sum()), "iscrowd": int(generator.random() < crowds)}
+            truth["annotations"].append(annotation | {"id": len(truth["annotations"]) + 1})
+            masks.append((mask, category))
+        for _ in range(detections if position != 4 else 0):
+            mask, category = random_mask(generator, hw), int(generator.choice(categories))
+            if masks and generator.random() < 0.7:
+                mask, category = masks[generator.integers(len(masks))]
+                mask = np.roll(mask, generator.integers(-2, 3, 2), (0, 1))
+            mask = mask & (generator.random() >= empty)
+            score = generator.choice([0.1, 0.3, 0.9]) if ties else np.float32(generator.random())
+            results.append(result(rle(mask), float(score), image_id, category))
+    return truth, results
+
+
+SITUATIONS = {
+    "plain": {},
+    "crowds": {"crowds": 0.5},
+    "score ties": {"ties": True},
+    "empty masks": {"empty": 0.3},
+    "polygons": {"polygons": True},
+    "over 100 detections": {"detections": 450, "categories": (1, 3)},
+    "everything": {"crowds": 0.2, "ties": True, "empty": 0.1, "detections": 150, "categories": (2, 5)},
+}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("settings", SITUATIONS.values(), ids=SITUATIONS.keys())
+def test_stats_are_pycocotools_exactly(settings, backend):
+    for seed in range(3):
+        truth, results = random_scene(seed, **settings)
+        assert mask_ap(truth, results, backend=backend).stats == reference_stats(truth, results)
+
+
+@pytest.mark.parametrize("max_dets", [1, 5, 10, 30, 300])
+def test_backends_agree_at_any_number_of_detections(max_dets):
+    pytest.importorskip("hotcoco")
+    for seed in range(2):
+        truth, results = random_scene(seed, detections=120, ties=True, crowds=0.2, categories=(1, 3))
+        hotcoco = mask_ap(truth, results, max_dets=max_dets, backend="hotcoco")
+        pycocotools = mask_ap(truth, results, max_dets=max_dets, backend="pycocotools")
+        assert (hotcoco.stats, hotcoco.per_class) == (pycocotools.stats, pycocotools.per_class)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_frozen_numbers_of_paddledetection(backend, capfd):
+    results = json.loads((PARITY / "ap_dt.json").read_text())
+    measured = mask_ap(PARITY / "ap_gt.json", results, backend=backend)
+    assert measured.stats == pytest.approx(FROZEN_STATS, abs=1e-12)
+    assert (measured.backend, measured.max_dets) == (backend, 100)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_max_dets_limits_detections_per_picture_and_class(backend):
+    # Three objects; the best detection is right, then two false ones, then two right ones.
+    places = [(0, 0, 5, 5), (0, 10, 5, 15), (5, 5, 10, 10)]
+    truth = scene(*[(rectangle(*place), {}) for place in places])
+    found = [rectangle(*places[0]), *[rectangle(9, 19, 10, 20)] * 2, rectangle(*places[1]), rectangle(*places[2])]
+    results = [result(mask, score) for mask, score in zip(found, (0.9, 0.8, 0.7, 0.6, 0.5), strict=True)]
+
+    one = mask_ap(truth, results, max_dets=1, backend=backend)
+    assert one.ap == pytest.approx(34 / 101)  # precision 1 up to recall 1/3: steps 0.00 .. 0.33
+    assert one.stats[8] == pytest.approx(1 / 3)
+    three = mask_ap(truth, results, max_dets=3, backend=backend)
+    assert three.stats[8] == pytest.approx(1 / 3)
+    assert mask_ap(truth, results, max_dets=5, backend=backend).stats[8] == 1.0
+    assert (one.names[8], three.names[8], one.names[6]) == ("AR@1", "AR@3", "AR@1")
+
+
+@pytest.mark.parametrize("backend", ["auto", *BACKENDS])
+def test_no_detections(backend):
+    truth = scene((rectangle(0, 0, 5, 5), {}), categories=(1, 2))
+    measured = mask_ap(truth, [], backend=backend)
+    # 25 pixels are a small object; there is no medium and no large one.
+    assert measured.stats == (0, 0, 0, 0, -1, -1, 0, 0, 0, 0, -1, -1)
+    assert measured.per_class == {"c1": 0, "c2": -1}
+    assert measured.backend == "pycocotools"
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_no_objects(backend):
+    assert mask_ap(scene(), [result(rectangle(0, 0, 5, 5))], backend=backend).stats == (-1,) * 12
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_fields_a_file_may_lack(backend):
+    mask = rectangle(0, 0, 5, 5)
+    truth = scene((mask, {}), ([[0, 5, 5, 5, 5, 10, 0, 10]], {}))  # neither info, iscrowd nor area
+    assert mask_ap(truth, [result(mask)], backend=backend).stats[3] == pytest.approx(51 / 101)
+    del truth["images"][0]["height"]
+    with pytest.raises(DatasetError, match="'height' and 'width' are not in the file"):
+        mask_ap(truth, [], backend=backend)
+    del truth["annotations"][1]
+    assert mask_ap(truth, [result(mask)], backend=backend).ap == PERFECT
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("ids", [(0, 1), (7, 7), (None, None)])
+def test_annotation_ids_do_not_matter(ids, backend):
+    masks = rectangle(0, 0, 5, 5), rectangle(5, 5, 10, 10)
+    truth = scene(*[(mask, {"id": number}) for mask, number in zip(masks, ids, strict=True)])
+    assert mask_ap(truth, [result(mask) for mask in masks], backend=backend).ap == PERFECT
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_ids_may_be_text(backend):
+    truth = scene((rectangle(0, 0, 5, 5), {}))
+    truth["images"][0]["id"] = truth["annotations"][0]["image_id"] = "a.jpg"
+    assert mask_ap(truth, [result(rectangle(0, 0, 5, 5), image_id="a.jpg")], backend=backend).ap == PERFECT
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_boxes_of_results_do_not_sort_them_by_size(backend):
+    # A false detection of few pixels in a large box is small: it must not lower the AP of large objects.
+    large, corners = np.zeros((200, 200), bool), np.zeros((200, 200), bool)
+    large[:150, :150] = True
+    corners[[0, 199], [0, 199]] = True
+    truth = scene((rle(large), {}), hw=(200, 200))
+    results = [result(rle(large), 0.5), result(rle(corners), 0.9, bbox=[0.0, 0.0, 200.0, 200.0], area=40000)]
+    measured = mask_ap(truth, results, backend=backend)
+    assert measured.stats[5] == PERFECT
+    assert measured.ap == pytest.approx(0.5)
+
+
+def test_arguments_stay_as_they_are():
+    truth, results = random_scene(0, polygons=True)
+    before = copy.deepcopy((truth, results))
+    for backend in BACKENDS:
+        mask_ap(truth, results, backend=backend)
+    pooled_matching(truth, results, 0.5)
+    assert (truth, results) == before
+
+
+def test_masks_as_run_lengths():
+    truth = scene(({"size": [10, 20], "counts": [0, 100, 100]}, {}))
+    measured = mask_ap(truth, [result({"size": [10, 20], "counts": [0, 100, 100]})])
+    assert measured.ap == PERFECT
+
+
+def test_names_table_and_classes():
+    truth = scene((rectangle(0, 0, 5, 5), {}), categories=(1, 2, 3))
+    truth["categories"][2]["name"] = "c2"
+    measured = mask_ap(truth, [result(rectangle(0, 0, 5, 5))])
+    assert (measured.ap, measured.ap50, measured.ap75) == (PERFECT,) * 3
+    assert measured.per_class == {"c1": PERFECT, "c2 (2)": -1.0, "c2 (3)": -1.0}
+    lines = measured.table(per_class=True)
+    assert lines[0].split() == ["AP", "1.000"]
+    assert lines[5].split() == ["AP", "large", "-"]
+    assert lines[-3].split() == ["c1", "1.000"]
+    assert len(measured.table()) == len(measured.names) == 12
+
+
+def test_auto_uses_hotcoco_where_it_is_installed(monkeypatch):
+    truth, results = random_scene(0)
+    assert mask_ap(truth, results).backend == BACKENDS[-1]
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert mask_ap(truth, results).backend == "pycocotools"
+    with pytest.raises(MissingDependencyError, match=r"solov2\[train\]"):
+        mask_ap(truth, results, backend="hotcoco")
+
+
+MASK = rectangle(0, 0, 5, 5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image_id": 9}, "picture id 9"),
+        ({"segmentation": rectangle(0, 0, 5, 5, (20, 10))}, "is 20x10 .* 10x20"),
+        ({"segmentation": None}, "segmentation None"),
+        ({"score": math.nan}, "score nan"),
+        ({"score": None}, "score None"),
+    ],
+)
+def test_results_that_do_not_fit_are_refused(change, message):
+    truth = scene((MASK, {}))
+    for measure in (mask_ap, lambda *sources: pooled_matching(*sources, 0.5)):
+        with pytest.raises(DatasetError, match=message):
+            measure(truth, [result(MASK), {**result(MASK), **change}])
+
+
+def test_results_of_unknown_classes_are_named_and_left_out(caplog):
+    assert mask_ap(scene((MASK, {})), [result(MASK), result(MASK, 0.9, category_id=55)]).ap == PERFECT
+    assert "category ids [55]" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no annotation file"),
+        ("{", "not a json file"),
+        ("[]", "is it a results file"),
+        ('{"images": []}', "has no .*'annotations', 'categories'"),
+        ('{"images": [{"id": 1}, {"id": 1}], "annotations": [], "categories": []}', r"several images of id \[1\]"),
+        ('{"images": [{}], "annotations": [], "categories": []}', "cannot be sorted by 'id'"),
+    ],
+)
+def test_files_that_are_no_ground_truth_are_refused(content, message, tmp_path):
+    path = tmp_path / "truth.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(DatasetError, match=message):
+        mask_ap(path, [])
+
+
+@pytest.mark.parametrize(("arguments", "message"), [({"max_dets": 0}, "max_dets is 0"), ({"backend": "x"}, "is 'x'")])
+def test_arguments_out_of_range(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        mask_ap(scene((MASK, {})), [result(MASK)], **arguments)
+
+
+LEFT, RIGHT = rectangle(0, 0, 10, 10), rectangle(0, 10, 10, 20)
+HALF_OF_LEFT = rectangle(0, 0, 5, 10)  # IoU 0.5
+BIT_OF_LEFT = rectangle(0, 0, 4, 10)  # IoU 0.4
+MOST_OF_LEFT = rectangle(0, 0, 8, 10)  # IoU 0.8
+CROWD = {"iscrowd": 1}
+
+
+@pytest.mark.parametrize(
+    ("objects", "results", "expected"),
+    [
+        ([], [], (0, 0, 0, 0.0)),
+        ([(LEFT, {})], [], (0, 0, 1, 0.0)),
+        ([], [result(LEFT)], (0, 1, 0, 0.0)),
+        ([(LEFT, {})], [result(HALF_OF_LEFT)], (1, 0, 0, 0.5)),
+        ([(LEFT, {})], [result(BIT_OF_LEFT)], (0, 1, 1, 0.0)),
+        ([(LEFT, {}), (RIGHT, {})], [result(LEFT), result(RIGHT)], (2, 0, 0, 2.0)),
+        # the better score chooses first, whatever the order of the records
+        ([(LEFT, {})], [result(LEFT, 0.5), result(MOST_OF_LEFT, 0.9)], (1, 1, 0, 0.8)),
+        # equal scores: the first record chooses first
+        ([(LEFT, {})], [result(LEFT), result(MOST_OF_LEFT)], (1, 1, 0, 1.0)),
+        # an object already taken leaves the next best one
+        ([(LEFT, {}), (MOST_OF_LEFT, {})], [result(LEFT, 0.9), result(LEFT, 0.8)], (2, 0, 0, 1.8)),
+        # below the score threshold of 0.3, and on it
+        ([(LEFT, {})], [result(LEFT, 0.29)], (0, 0, 1, 0.0)),
+        ([(LEFT, {})], [result(LEFT, 0.3)], (1, 0, 0, 1.0)),
+        # crowds are nothing to find, and swallow what lies in them
+        ([(LEFT, CROWD)], [], (0, 0, 0, 0.0)),
+        ([(LEFT, CROWD)], [result(BIT_OF_LEFT), result(LEFT)], (0, 0, 0, 0.0)),
+        ([(LEFT, CROWD)], [result(RIGHT)], (0, 1, 0, 0.0)),
+        ([(LEFT, {}), (LEFT, CROWD)], [result(LEFT), result(LEFT)], (1, 0, 0, 1.0)),
+        # classes and pictures do not mix
+        ([(LEFT, {})], [result(LEFT, category_id=2)], (0, 1, 1, 0.0)),
+        ([(LEFT, {})], [result(LEFT, image_id=2)], (0, 1, 1, 0.0)),
+        # an empty mask is found by nothing and finds nothing
+        ([(rectangle(0, 0, 0, 0), {})], [result(rectangle(0, 0, 0, 0))], (0, 1, 1, 0.0)),
+    ],
+)
+def test_matches_counted_by_hand(objects, results, expected):
+    truth = scene(*objects, images=2, categories=(1, 2))
+    counts = pooled_matching(truth, results, 0.3)
+    assert set(counts) == {"all"}
+    assert (counts["all"].tp, counts["all"].fp, counts["all"].fn) == expected[:3]
+    assert counts["all"].iou_sum == pytest.approx(expected[3])
+
+
+def test_the_iou_threshold_is_inclusive_and_settable():
+    truth, results = scene((LEFT, {})), [result(HALF_OF_LEFT)]
+    assert [pooled_matching(truth, results, 0.0, iou)["all"].tp for iou in (0.5, 0.51)] == [1, 0]
+
+
+def test_groups_are_counted_apart_and_together():
+    truth = scene((LEFT, {}), (RIGHT, {"image_id": 2}), (RIGHT, {"image_id": 3}), images=4)
+    results = [result(LEFT), result(LEFT, image_id=2), result(RIGHT, image_id=3)]
+    counts = pooled_matching(truth, results, 0.5, groups={1: "stained", 2: "fluorescence", 4: "gray"})
+    assert counts["stained"] == Matching(tp=1, iou_sum=1.0)
+    assert counts["fluorescence"] == Matching(fp=1, fn=1)
+    assert counts["gray"] == Matching()
+    assert counts["all"] == Matching(tp=2, fp=1, fn=1, iou_sum=2.0)
+    with pytest.raises(ValueError, match="a group is called 'all'"):
+        pooled_matching(truth, results, 0.5, groups={1: "all"})
+
+
+def test_quotients():
+    counts = Matching(tp=3, fp=1, fn=2, iou_sum=2.4)
+    assert counts.score == pytest.approx(3 / 6)
+    assert counts.segmentation_quality == pytest.approx(0.8)
+    assert counts.panoptic_quality == pytest.approx(2.4 / 4.5)
+    assert Matching(fp=1).score == Matching(fn=1).panoptic_quality == 0.0
+    assert all(map(math.isnan, (Matching().score, Matching().panoptic_quality, Matching(fp=1).segmentation_quality)))
