@@ -6,7 +6,8 @@ Example:
     >>> found = predictor.predict("examples/nuclei_fluorescence.png")  # doctest: +SKIP
     >>> found.masks, found.labels, found.scores, found.boxes  # doctest: +SKIP
 
-Names are resolved on first use, so that importing the package costs nothing.
+Names are resolved on first use, so that importing the package costs nothing. No module of the package
+has the name of a function here: importing it would put the module in the function's place.
 """
 
 from importlib import import_module
@@ -17,7 +18,7 @@ from solov2.version import __version__
 if TYPE_CHECKING:
     from solov2.build import build_model
     from solov2.config import Config, load_config
-    from solov2.decode import decode
+    from solov2.decoding import decode
     from solov2.errors import (
         ConfigError,
         DatasetError,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     )
     from solov2.predict import Predictor, load
     from solov2.structures import Category, Frame, Instances, Predictions
-    from solov2.train.fit import train
+    from solov2.training.fit import train
     from solov2.weights.load import load_weights
 
 _HOMES = {
@@ -47,11 +48,11 @@ _HOMES = {
     "TrainingError": "errors",
     "WeightsError": "errors",
     "build_model": "build",
-    "decode": "decode",
+    "decode": "decoding",
     "load": "predict",
     "load_config": "config",
     "load_weights": "weights.load",
-    "train": "train.fit",
+    "train": "training.fit",
 }
 
 __all__ = [

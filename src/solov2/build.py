@@ -14,7 +14,7 @@ from solov2.config import Config
 from solov2.config.schema import PiecewiseSchedule, ResNetConfig, SplitConfig
 from solov2.data.coco import CocoDataset, load_coco
 from solov2.data.transforms import Transform, build_transforms
-from solov2.decode import Decay
+from solov2.decoding import Decay
 from solov2.errors import ConfigError
 from solov2.losses import SOLOv2Loss
 from solov2.model.fpn import FPN

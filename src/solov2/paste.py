@@ -104,4 +104,5 @@ def _reach(first: int, last: int, grid: int, padded: int, resized: int, original
     to_original = original / resized
     start = ((first - 0.5) * padded / grid - 1) * to_original - 1
     stop = ((last + 1.5) * padded / grid + 1) * to_original + 1
-    return max(int(start), 0), max(min(int(np.ceil(stop)), original), 0)
+    end = min(int(np.ceil(stop)), original)
+    return min(max(int(start), 0), end), end  # start == end for a mask that lies in the padding

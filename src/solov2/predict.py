@@ -16,7 +16,7 @@ from solov2.config import Config
 from solov2.data.collate import collate, normalize
 from solov2.data.image import ImageLike, read_image
 from solov2.data.transforms import Sample
-from solov2.decode import decode
+from solov2.decoding import decode
 from solov2.errors import ConfigError, WeightsError
 from solov2.model.solov2 import SOLOv2
 from solov2.structures import Batch, Category, Instances

@@ -32,7 +32,7 @@ BRIGHT = 150  # ... this bright, 0..255
 LIGHT, DARK = (255, 255, 255), (17, 17, 17)
 
 MANY_INSTANCES = 30  # more of them get thinner outlines and, unless asked for, no labels
-LABEL_TO_BOX = 2.0  # a label wider than this many boxes hides more than it says;
+LABEL_TO_BOX = 1.3  # a label wider than this many boxes hides more than it says;
 LABEL_TO_PICTURE = 0.05  # so does one of more than this share of the picture's area
 PIXELS_PER_LINE = 450  # √(picture area) per pixel of outline
 PIXELS_PER_FONT = 48  # √(picture area) per pixel of font size

@@ -29,11 +29,11 @@ def source(kind: str, images: str, annotations: str) -> dict[str, Any]:
 
 
 def data(train: list[dict[str, Any]], test: dict[str, Any], batch_size: int) -> dict[str, Any]:
-    reader = {"transforms": [test], "batch_size": 1, "shuffle": False, "drop_last": False}
+    reader = {"transforms": [test], "batch_size": 1, "shuffle": False, "drop_last": False, "group_by_size": False}
     return {
         "train": {
             "source": source("coco", "train2017", "instances_train2017.json"),
-            "reader": {"transforms": train, "batch_size": batch_size, "shuffle": True, "drop_last": True},
+            "reader": {"transforms": train, "batch_size": batch_size, "shuffle": True, "drop_last": True, "group_by_size": False},
         },
         "eval": {"source": source("coco", "val2017", "instances_val2017.json"), "reader": reader},
         "test": {"source": source("folder", "", "instances_val2017.json"), "reader": reader},

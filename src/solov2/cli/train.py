@@ -12,7 +12,7 @@ INTERRUPTED = 130
 def run(arguments: argparse.Namespace) -> int:
     """Runs the command."""
     try:
-        from solov2.train.fit import train
+        from solov2.training.fit import train
     except ModuleNotFoundError as error:
         if error.name is not None and error.name.split(".")[0] == "lightning":
             raise MissingDependencyError("lightning", "train", "solov2 train") from None

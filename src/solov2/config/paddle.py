@@ -285,6 +285,7 @@ def _data_rules() -> dict[str, Rule]:
             f"{split}Reader.batch_size": Take(f"{reader}.batch_size"),
             f"{split}Reader.shuffle": Take(f"{reader}.shuffle"),
             f"{split}Reader.drop_last": Take(f"{reader}.drop_last"),
+            f"{split}Reader.group_by_size": Take(f"{reader}.group_by_size"),  # our own
             f"{split}Reader.num_classes": Take("model.num_classes"),
             **{
                 f"{split}Reader.{key}": Ignored()

@@ -92,6 +92,9 @@ class ReaderConfig(Settings):
     batch_size: Positive = Field(default=1, description="Pictures per device and step.")
     shuffle: bool = Field(default=False, description="A new order each epoch.")
     drop_last: bool = Field(default=False, description="Leave out the last, smaller batch.")
+    group_by_size: bool = Field(
+        default=False, description="Put pictures of like size into one batch, so that little is padded; with shuffle."
+    )
 
 
 class SplitConfig(Settings):

@@ -14,18 +14,15 @@ import numpy as np
 from pycocotools import mask as rle_codec
 from torch.utils.data import Dataset
 
-from solov2.data.coco_checks import Problem, check_annotation, check_images, check_structure, report
+from solov2.data.coco_checks import Problem, check_annotation, check_images, check_structure, report, usable_parts
 from solov2.data.image import read_image
 from solov2.data.loader import Key
 from solov2.data.shapes import Bitmap, Polygons, Shape
 from solov2.data.transforms import Sample, Transform
 from solov2.errors import DatasetError, ImageError
-from solov2.structures import Category
+from solov2.structures import HW, Category
 
 logger = logging.getLogger(__name__)
-
-MIN_POLYGON_NUMBERS = 6
-"""Three points."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +145,11 @@ class CocoDataset(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self._images)
 
+    @property
+    def sizes(self) -> list[HW]:
+        """Height and width of every picture, as the json states them."""
+        return [(record["height"], record["width"]) for record in self._images]
+
     def __getitem__(self, key: Key) -> Sample:
         """The sample for (epoch, index); its random numbers depend on both and the seed alone.
 
@@ -235,5 +237,4 @@ def shape_of(segmentation: Any, hw: tuple[int, int]) -> Shape:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # pycocotools' own use of NumPy
             return Bitmap.of(rle_codec.decode(rle))
-    parts = [np.asarray(part, np.float64).reshape(-1, 2) for part in segmentation if len(part) >= MIN_POLYGON_NUMBERS]
-    return Polygons(tuple(parts))
+    return Polygons(tuple(usable_parts(segmentation)))

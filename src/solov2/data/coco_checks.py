@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+from pycocotools import mask as rle_codec
 
 from solov2.data.image import image_size
 from solov2.errors import DatasetError, ImageError
@@ -17,6 +20,15 @@ SHOWN = 20
 
 OUTSIDE_TOLERANCE = 1.0
 """Pixels a box may stick out of its picture: annotation tools round."""
+
+MIN_POLYGON_NUMBERS = 6
+"""Three points."""
+
+MORE_LETTERS, SIGN = 32, 16
+"""Bits of a letter of compressed run lengths."""
+
+MAX_LETTERS = 7
+"""Of one run length: 35 bits, more than any picture has pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +114,9 @@ def check_annotation(
     A missing box is filled in from the segmentation.
     """
     label = f"annotation {record.get('id', '?')}"
-    if record["image_id"] not in all_image_ids:
+    if not isinstance(record["image_id"], int) or record["image_id"] not in all_image_ids:
         return Problem("id that does not resolve", f"{label}: image_id {record['image_id']} is no image of this file")
-    if record["category_id"] not in category_ids:
+    if not isinstance(record["category_id"], int) or record["category_id"] not in category_ids:
         return Problem(
             "id that does not resolve", f"{label}: category_id {record['category_id']} is no category of this file"
         )
@@ -123,26 +135,74 @@ def check_annotation(
 
 def _wrong_segmentation(segmentation: Any, hw: tuple[int, int]) -> str | None:
     if isinstance(segmentation, dict):
-        size, counts = segmentation.get("size"), segmentation.get("counts")
-        if not isinstance(size, list) or tuple(size) != hw:
-            return f"run lengths of size {size}; expected the picture's {list(hw)}"
-        if isinstance(counts, list) and sum(counts) != hw[0] * hw[1]:
-            return f"run lengths add up to {sum(counts)}; expected {hw[0]}·{hw[1]} = {hw[0] * hw[1]}"
-        return None if isinstance(counts, list | str) and counts else "run lengths are missing"
+        return _wrong_run_lengths(segmentation, hw)
     if not isinstance(segmentation, list):
         return f"segmentation is {type(segmentation).__name__}; expected polygons or run lengths"
-    if not any(isinstance(part, list) and len(part) >= 6 and len(part) % 2 == 0 for part in segmentation):
+    try:
+        parts = usable_parts(segmentation)
+    except (TypeError, ValueError):
+        return "polygon with values that are no numbers"
+    if not parts:
         return "empty polygon; expected at least three points x y"
-    return None if np.isfinite(np.concatenate([np.ravel(part) for part in segmentation])).all() else "polygon with NaN"
+    return None if all(np.isfinite(part).all() for part in parts) else "polygon with NaN"
+
+
+def usable_parts(segmentation: Sequence[Any]) -> list[npt.NDArray[np.float64]]:
+    """The parts of a COCO polygon list that enclose something: lists of three points or more.
+
+    Returns:
+        Each (V, 2) x, y.
+    """
+    return [
+        np.asarray(part, np.float64).reshape(-1, 2)
+        for part in segmentation
+        if isinstance(part, list) and len(part) >= MIN_POLYGON_NUMBERS and len(part) % 2 == 0
+    ]
+
+
+def _wrong_run_lengths(segmentation: Mapping[str, Any], hw: tuple[int, int]) -> str | None:
+    size, counts = segmentation.get("size"), segmentation.get("counts")
+    if size != list(hw):
+        return f"run lengths of size {size}; expected the picture's {list(hw)}"
+    if not isinstance(counts, list | str) or not counts:
+        return "run lengths are missing"
+    runs = decompress(counts) if isinstance(counts, str) else counts
+    if runs is None or not all(isinstance(run, int) and run >= 0 for run in runs):
+        return "run lengths are damaged"
+    if sum(runs) != hw[0] * hw[1]:
+        return f"run lengths add up to {sum(runs)}; expected {hw[0]}·{hw[1]} = {hw[0] * hw[1]}"
+    return None
+
+
+def decompress(counts: str) -> list[int] | None:
+    """The run lengths in a COCO RLE's compressed text; None if it is damaged.
+
+    pycocotools reads and writes outside its memory where they do not fill the picture, so that they
+    are checked before it sees them. A letter holds five bits and whether more follow; from the fourth
+    run on, the difference to the run before the last is stored.
+    """
+    letters = np.frombuffer(counts.encode(), np.uint8).astype(np.int64) - ord("0")
+    if letters.min() < 0 or letters.max() >= 64 or letters[-1] & MORE_LETTERS:
+        return None
+    ends = np.flatnonzero(letters & MORE_LETTERS == 0)
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    lengths = ends - starts + 1
+    if lengths.max() > MAX_LETTERS:
+        return None
+    places = np.arange(len(letters)) - np.repeat(starts, lengths)
+    values = np.add.reduceat((letters & 31) << 5 * places, starts)
+    values -= (letters[ends] & SIGN != 0) * (1 << 5 * lengths)
+    for first in (1, 2):
+        values[first::2] = np.cumsum(values[first::2])
+    runs: list[int] = values.tolist()
+    return runs
 
 
 def _wrong_box(record: dict[str, Any], image: dict[str, Any]) -> str | None:
-    if "bbox" not in record and isinstance(record["segmentation"], list):
-        points = np.concatenate([np.reshape(part, (-1, 2)) for part in record["segmentation"]])
-        low, high = points.min(axis=0), points.max(axis=0)
-        record["bbox"] = [*low.tolist(), *(high - low).tolist()]
-    box = record.get("bbox")
-    if not isinstance(box, list) or len(box) != 4 or not np.isfinite(box).all():
+    if "bbox" not in record:
+        record["bbox"] = _extent(record["segmentation"])
+    box = record["bbox"]
+    if not isinstance(box, list) or len(box) != 4 or not all(_is_number(value) for value in box):
         return f"box {box}; expected [x, y, width, height]"
     x, y, width, height = box
     if width <= 0 or height <= 0:
@@ -151,6 +211,21 @@ def _wrong_box(record: dict[str, Any], image: dict[str, Any]) -> str | None:
     if min(x, y) < -OUTSIDE_TOLERANCE or x + width > right or y + height > bottom:
         return f"box {box} lies outside the picture of {image['width']}x{image['height']} (width x height)"
     return None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _extent(segmentation: Any) -> list[float]:
+    if isinstance(segmentation, list):
+        points = np.concatenate(usable_parts(segmentation))
+        low, high = points.min(axis=0), points.max(axis=0)
+        return [*low.tolist(), *(high - low).tolist()]
+    counts = segmentation["counts"]
+    rle = rle_codec.frPyObjects(segmentation, *segmentation["size"]) if isinstance(counts, list) else segmentation
+    box: list[float] = rle_codec.toBbox(rle).tolist()
+    return box
 
 
 def report(path: Path, problems: Sequence[Problem]) -> str:

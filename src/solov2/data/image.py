@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,10 @@ ImageLike = str | Path | Image.Image | npt.NDArray[np.uint8]
 SIXTEEN_TO_EIGHT_BITS = 257
 """65535 / 255."""
 
+EXIF_ORIENTATION = 0x0112
+LYING = range(5, 9)
+"""Orientations that lay the picture on its side."""
+
 
 def read_image(source: ImageLike) -> RGB:
     """Reads a picture as a person sees it: EXIF orientation applied, transparency over white.
@@ -34,26 +40,11 @@ def read_image(source: ImageLike) -> RGB:
     if isinstance(source, np.ndarray):
         return _from_array(source)
     if isinstance(source, Image.Image):
-        return _from_pil(source, "the picture")
+        with _named_errors("the picture"):
+            return _from_pil(source, "the picture")
     path = Path(source)
-    try:
-        if path.stat().st_size == 0:
-            raise ImageError(f"{path}: the file is empty; expected a picture")
-        with warnings.catch_warnings():
-            # Pillow warns of large pictures and of odd metadata; neither keeps it from reading them.
-            warnings.simplefilter("ignore")
-            with Image.open(path) as image:
-                return _from_pil(image, str(path))
-    except FileNotFoundError:
-        raise ImageError(f"{path}: no such file; give the path of a picture") from None
-    except IsADirectoryError:
-        raise ImageError(f"{path}: a folder; expected the path of a picture") from None
-    except UnidentifiedImageError:
-        raise ImageError(f"{path}: not a picture of a known format; expected JPEG, PNG, BMP, TIFF or WebP") from None
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"{path}: {error}; scale it down first") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ImageError(f"{path}: damaged or unreadable picture ({error})") from None
+    with _named_errors(str(path)), _open(path) as image:
+        return _from_pil(image, str(path))
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -62,18 +53,37 @@ def image_size(path: Path) -> tuple[int, int]:
     Raises:
         ImageError: if there is no picture.
     """
+    with _named_errors(str(path)), _open(path) as image:
+        width, height = image.size
+        # PNG's own method decodes all pixels first, as its EXIF may also stand behind them.
+        turned = Image.Image.getexif(image).get(EXIF_ORIENTATION, 1) in LYING
+    return (width, height) if turned else (height, width)
+
+
+def _open(path: Path) -> Image.Image:
+    if path.is_file() and path.stat().st_size == 0:
+        raise ImageError(f"{path}: the file is empty; expected a picture")
+    return Image.open(path)
+
+
+@contextmanager
+def _named_errors(name: str) -> Iterator[None]:
+    """Turns what Pillow and the file system raise into one line about ``name``."""
     try:
         with warnings.catch_warnings():
+            # Pillow warns of large pictures and of odd metadata; neither keeps it from reading them.
             warnings.simplefilter("ignore")
-            with Image.open(path) as image:
-                width, height = image.size
-                # Orientations 5 to 8 lay the picture on its side.
-                turned = image.getexif().get(0x0112, 1) >= 5
-        return (width, height) if turned else (height, width)
+            yield
     except FileNotFoundError:
-        raise ImageError(f"{path}: no such file") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ImageError(f"{path}: damaged or unreadable picture ({error})") from None
+        raise ImageError(f"{name}: no such file; give the path of a picture") from None
+    except IsADirectoryError:
+        raise ImageError(f"{name}: a folder; expected the path of a picture") from None
+    except UnidentifiedImageError:
+        raise ImageError(f"{name}: not a picture of a known format; expected JPEG, PNG, BMP, TIFF or WebP") from None
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{name}: {error}; scale it down first") from None
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise ImageError(f"{name}: damaged or unreadable picture ({error})") from None
 
 
 def _from_array(array: npt.NDArray[np.uint8]) -> RGB:
@@ -87,6 +97,8 @@ def _from_array(array: npt.NDArray[np.uint8]) -> RGB:
 
 
 def _from_pil(image: Image.Image, name: str) -> RGB:
+    if 0 in image.size:
+        raise ImageError(f"{name}: has no pixel, its size is {image.width}x{image.height}")
     turned = ImageOps.exif_transpose(image)
     if turned.mode.startswith("I") or turned.mode == "F":
         return _from_deep(np.asarray(turned), name)

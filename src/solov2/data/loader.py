@@ -11,7 +11,10 @@ import numpy.typing as npt
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from solov2.data.transforms import Sample
-from solov2.structures import Batch
+from solov2.structures import HW, Batch
+
+GROUPED_BATCHES = 16
+"""Batches that are grouped by size together: enough to find pictures alike, few enough to stay random."""
 
 Key = tuple[int, int]
 """(epoch, index): a sample's random numbers depend on both, not on the worker that makes it."""
@@ -33,6 +36,8 @@ class EpochBatchSampler(Sampler[list[Key]]):
         world_size: devices.
         epoch: number of the epoch whose batches are given.
         skip: leave out that many batches at the beginning: a resumed run has seen them.
+        sizes: of every picture, height and width; where given, a shuffled epoch puts pictures of like
+            size into one batch. Padding costs time, and it moves what a grid cell stands for.
     """
 
     def __init__(
@@ -47,6 +52,7 @@ class EpochBatchSampler(Sampler[list[Key]]):
         world_size: int = 1,
         epoch: int = 0,
         skip: int = 0,
+        sizes: Sequence[HW] | None = None,
     ) -> None:
         self.size = size
         self.batch_size = batch_size
@@ -57,6 +63,7 @@ class EpochBatchSampler(Sampler[list[Key]]):
         self.world_size = world_size
         self.epoch = epoch
         self.skip = skip
+        self.sizes = sizes
 
     def __len__(self) -> int:
         share = -(-self.size // self.world_size)
@@ -65,11 +72,14 @@ class EpochBatchSampler(Sampler[list[Key]]):
 
     def __iter__(self) -> Iterator[list[Key]]:
         indices = np.arange(self.size)
+        rng = np.random.default_rng([self.seed, self.epoch])
         if self.shuffle:
-            np.random.default_rng([self.seed, self.epoch]).shuffle(indices)
+            rng.shuffle(indices)
         share = -(-self.size // self.world_size)
         indices = np.resize(indices, share * self.world_size)  # wraps around
         mine = self._share_of(indices)
+        if self.shuffle and self.sizes is not None:
+            mine = self._grouped(mine, rng)
         for number in range(self.skip, len(self)):
             batch = mine[number * self.batch_size : (number + 1) * self.batch_size]
             yield [(self.epoch, int(index)) for index in batch]
@@ -80,6 +90,21 @@ class EpochBatchSampler(Sampler[list[Key]]):
         full, rest = indices[: len(indices) - left_over], indices[len(indices) - left_over :]
         blocks = full.reshape(-1, self.world_size, self.batch_size)[:, self.rank].ravel()
         return np.concatenate([blocks, rest.reshape(self.world_size, -1)[self.rank]])
+
+    def _grouped(self, indices: npt.NDArray[np.int64], rng: np.random.Generator) -> npt.NDArray[np.int64]:
+        """Sorts stretches of the shuffled order by size and shuffles the batches that this gives."""
+        assert self.sizes is not None
+        longest_and_ratio = [(max(h, w), h / w) for h, w in self.sizes]
+        stretch = GROUPED_BATCHES * self.batch_size
+        grouped = np.concatenate(
+            [
+                sorted(indices[start : start + stretch], key=longest_and_ratio.__getitem__)
+                for start in range(0, len(indices), stretch)
+            ]
+        )
+        full = len(grouped) // self.batch_size * self.batch_size
+        batches = grouped[:full].reshape(-1, self.batch_size)
+        return np.concatenate([rng.permutation(batches).ravel(), grouped[full:]])
 
 
 def make_loader(

@@ -135,7 +135,8 @@ Shape = Polygons | Bitmap
 
 def _nearest(old: int, new: int) -> npt.NDArray[np.int64]:
     """Source row of each row after a nearest-neighbour resize, as OpenCV chooses it."""
-    return np.minimum((np.arange(new) * (old / new)).astype(np.int64), old - 1)
+    step = 1 / (new / old)  # not old / new: OpenCV rounds twice, and the row can depend on it
+    return np.minimum((np.arange(new) * step).astype(np.int64), old - 1)
 
 
 def _samples(low: float, high: float, size: int) -> npt.NDArray[np.int64]:

@@ -7,7 +7,7 @@ configuration, classes, score threshold and free text about data and licence.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -103,8 +103,14 @@ def _read_safetensors(path: Path) -> WeightsFile:
             f"{path}: has no {METADATA_KEY!r} metadata; expected weights written by this package "
             "(solov2 train writes model_final.safetensors)"
         )
+    return _weights_of(path, state, lambda: json.loads(metadata[METADATA_KEY]))
+
+
+def _weights_of(path: Path, state: Mapping[str, Tensor], metadata: Callable[[], Mapping[str, Any]]) -> WeightsFile:
     try:
-        return weights_from(state, json.loads(metadata[METADATA_KEY]))
+        return weights_from(state, metadata())
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from None
     except (KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{path}: its metadata is damaged ({error!r})") from None
 
@@ -135,8 +141,10 @@ def _read_checkpoint(path: Path) -> WeightsFile:
         metadata, ema = checkpoint[METADATA_KEY], checkpoint.get("ema")
         state = ema["weights"] if ema else _without_prefix(checkpoint["state_dict"], "model.")
     except Exception as error:  # torch.load raises a dozen kinds for damaged files
-        raise WeightsError(f"{path}: not a readable checkpoint of this package ({error})") from None
-    return weights_from({name: _as_float(tensor) for name, tensor in state.items()}, metadata)
+        # PyTorch explains over many lines how to load it regardless, which nobody should.
+        reason = type(error).__name__ if "\n" in str(error) else repr(error)
+        raise WeightsError(f"{path}: not a readable checkpoint of this package ({reason})") from None
+    return _weights_of(path, {name: _as_float(tensor) for name, tensor in state.items()}, lambda: metadata)
 
 
 def _without_prefix(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -162,6 +170,11 @@ def find_weights(name_or_path: str | Path) -> Path:
     for path in (Path(name).expanduser(), Path(f"{name}{WEIGHTS_SUFFIX}").expanduser()):
         if path.is_file():
             return path
+    if "://" in name:
+        raise WeightsError(
+            f"{name}: this version opens no network connection; download the file yourself, "
+            "or train without it: -o pretrain_weights=null"
+        )
     shipped = SHIPPED / f"{ALIASES.get(name, name)}{WEIGHTS_SUFFIX}"
     if shipped.is_file():
         return shipped

@@ -35,7 +35,7 @@ def load_nanodet(backbone: ShuffleNetV2, path: Path) -> None:
     try:
         arrays = np.load(path, allow_pickle=False)
         names = [name.removesuffix(".weight") for name in arrays.files if name.endswith(".weight")]
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, EOFError, ValueError, AttributeError) as error:
         raise WeightsError(f"{path}: not a readable .npz file of arrays ({error})") from None
     layers = [module for module in backbone.modules() if isinstance(module, ConvNorm)]
     for number, (layer, name) in enumerate(zip(layers, names, strict=False)):

@@ -55,6 +55,7 @@ class TrainingData(lightning.LightningDataModule):
             rank=rank,
             world_size=world_size,
             epoch=epoch,
+            sizes=self.dataset.sizes if reader.group_by_size else None,
         )
         if epoch == self.seen[0] and self.seen[1] < len(full):
             full.skip = self.seen[1]

@@ -20,9 +20,9 @@ from solov2.errors import ConfigError, WeightsError
 from solov2.evaluate import Evaluation, best_threshold, evaluate
 from solov2.predict import Predictor
 from solov2.structures import Category
-from solov2.train.callbacks import LAST_CHECKPOINT, METRICS_FILE, GracefulStop, Progress, Snapshots
-from solov2.train.data_module import TrainingData
-from solov2.train.module import SOLOv2Module
+from solov2.training.callbacks import LAST_CHECKPOINT, METRICS_FILE, GracefulStop, Progress, Snapshots
+from solov2.training.data_module import TrainingData
+from solov2.training.module import SOLOv2Module
 from solov2.weights.files import METADATA_KEY, WeightsFile, write_weights
 from solov2.weights.load import load_pretrained
 

@@ -16,7 +16,7 @@ import lightning
 from solov2.atomic import write_atomically
 from solov2.evaluate import Evaluation
 from solov2.structures import Batch
-from solov2.train.module import SOLOv2Module
+from solov2.training.module import SOLOv2Module
 
 logger = logging.getLogger(__name__)
 

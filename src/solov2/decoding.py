@@ -83,7 +83,9 @@ def decode(
             torch.cat([level.flatten(1).mT for level in scores]),  # (cells, C), levels after each other
             torch.cat(kernels),
             features,
-            torch.cat([torch.full((len(k),), s) for k, s in zip(kernels, predictions.strides, strict=True)]),
+            torch.cat(
+                [torch.full((len(k),), s, device=k.device) for k, s in zip(kernels, predictions.strides, strict=True)]
+            ),
             score_threshold=score_threshold,
             mask_threshold=mask_threshold,
             top_n=pre_nms_top_n,
@@ -164,7 +166,7 @@ def find_candidates(
         masks = probs > mask_threshold
         areas = masks.flatten(1).sum(dim=1)
         mean_probs = (probs * masks).flatten(1).sum(dim=1) / areas.clamp(min=1)
-        maskness[cells] = torch.where(areas > min_areas[cells.cpu()].to(device), mean_probs, 0)
+        maskness[cells] = torch.where(areas > min_areas[cells], mean_probs, 0)
         wanted.append((cells, masks))
         wanted = _prune(wanted, kept_scores, maskness, top_n)
 

@@ -68,6 +68,7 @@ class SOLOv2Module(lightning.LightningModule):
         Raises:
             TrainingError: if it is not finite; names the pictures.
         """
+        self.batches_done = batch_idx + 1
         data = self.config.data.normalize
         images = normalize(batch.images, batch.frames, data.mean, data.std)
         predictions = self.model(images.contiguous(memory_format=torch.channels_last))
@@ -87,9 +88,13 @@ class SOLOv2Module(lightning.LightningModule):
         images = batch.images.to(device, non_blocking=True)
         return Batch(images, batch.frames, batch.image_ids, batch.names, batch.targets)
 
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Counts the batch, and takes the step's weights into the average."""
-        self.batches_done = batch_idx + 1
+    def optimizer_step(self, *arguments: Any, **named: Any) -> None:
+        """Takes the step, and its weights into the average.
+
+        Both belong together: callbacks that write a checkpoint run before this module's own
+        end-of-batch hook would.
+        """
+        super().optimizer_step(*arguments, **named)
         if self.ema:
             self.ema.update(self.model)
 

@@ -1,0 +1,207 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from solov2.data.collate import collate
+from solov2.data.shapes import Bitmap, Polygons
+from solov2.data.transforms import (
+    TRANSFORMS,
+    RandomFlip,
+    RandomResize,
+    RandomRotate90,
+    Resize,
+    Sample,
+    Transform,
+    build_transforms,
+    flip,
+    resize_sample,
+    transpose,
+)
+
+COMPONENTS = np.load(Path(__file__).parents[1] / "parity" / "components.npz")
+L_SHAPE = ((20, 12), (44, 12), (44, 20), (28, 20), (28, 56), (20, 56))
+"""x, y corners on whole pixels; no symmetry, so that a wrong turn shows."""
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def marked(hw: tuple[int, int] = (64, 96)) -> Sample:
+    """A picture whose red pixels are exactly its object, once as a bitmap and once as a polygon."""
+    corners = np.array(L_SHAPE, float)
+    mask = np.zeros(hw, np.uint8)
+    mask[12:20, 20:44] = 1
+    mask[20:56, 20:28] = 1
+    image = np.zeros((*hw, 3), np.uint8)
+    image[mask == 1] = (255, 0, 0)
+    box = [20.0, 12.0, 44.0, 56.0]
+    return Sample(
+        image=image,
+        original_hw=hw,
+        image_id=1,
+        name="marked",
+        labels=np.array([0, 1]),
+        boxes=np.array([box, box]),
+        shapes=(Bitmap.of(mask), Polygons((corners,))),
+    )
+
+
+def check_alignment(sample: Sample, scale: float | None = None) -> None:
+    """Masks lie on the red pixels, boxes around them; after a resize by ``scale`` nearly.
+
+    Bilinear pixels sit at their centres, nearest-neighbour ones at their corners: a bitmap is off by up to half an old
+    pixel against its picture, which is what the published models were trained with.
+    """
+    red = (sample.image[:, :, 0] > 127).astype(np.uint8)
+    padded_hw = (-(-sample.hw[0] // 32) * 32, -(-sample.hw[1] // 32) * 32)
+    expected = Bitmap.of(red).rasterize(sample.hw, padded_hw)
+    rows, columns = np.flatnonzero(red.any(axis=1)), np.flatnonzero(red.any(axis=0))
+    extent = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
+    for shape, box in zip(sample.shapes, sample.boxes, strict=True):
+        target = shape.rasterize(sample.hw, padded_hw)
+        if scale is None:
+            np.testing.assert_array_equal(target.mask, expected.mask)
+        common, either = (target.mask & expected.mask).sum(), (target.mask | expected.mask).sum()
+        assert common > 0.5 * either
+        away = 0.0 if scale is None else 0.5 + 0.5 * scale
+        np.testing.assert_allclose(target.center, expected.center, atol=away + 1e-9)
+        np.testing.assert_allclose(box, extent, atol=away + 1e-9)
+
+
+@pytest.mark.parametrize("row", COMPONENTS["resize/h_w_short_long_outh_outw_imh_imw_sy_sx"].tolist())
+def test_resize_sizes_equal_the_references(row: list[float]) -> None:
+    height, width, short, long, out_height, out_width, *_ = (int(value) for value in row)
+    assert Resize((short, long)).size_for((height, width)) == (out_height, out_width)
+
+
+@pytest.mark.parametrize(
+    ("target_size", "options", "hw", "expected"),
+    [
+        ((800, 1333), {}, (1, 1), (800, 800)),
+        ((800, 1333), {}, (20000, 300), (1333, 20)),
+        ((800, 1333), {}, (300, 20000), (20, 1333)),
+        ((448, 768), {}, (1, 5000), (1, 768)),  # never below one pixel
+        ((768, 448), {}, (480, 640), (448, 597)),  # the smaller number is the short side, in either order
+        ((480, 640), {"keep_ratio": False}, (100, 3000), (480, 640)),
+        ((512, 1024), {"min_scale": 1.0}, (256, 320), (512, 640)),  # scaled up all the same
+        ((512, 1024), {"min_scale": 1.0}, (700, 800), (700, 800)),  # would be scaled down: kept
+        ((512, 1024), {"min_scale": 1.0}, (700, 1400), (512, 1024)),  # kept, its long side would be too long
+        ((512, 1024), {"min_scale": 0.8}, (1000, 1100), (800, 880)),
+    ],
+)
+def test_resize_sizes(
+    target_size: tuple[int, int], options: dict[str, float], hw: tuple[int, int], expected: tuple[int, int]
+) -> None:
+    assert Resize(target_size, **options).size_for(hw) == expected  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("hw", [(1, 1), (20000, 300), (3, 4000)])
+def test_extreme_pictures_are_resized(hw: tuple[int, int]) -> None:
+    step = Resize((64, 96))
+    resized = step(Sample.of_image(np.full((*hw, 3), 9, np.uint8)), rng())
+    assert resized.hw == step.size_for(hw)
+    assert resized.original_hw == hw
+    assert (resized.image == 9).all()
+
+
+@pytest.mark.parametrize("target_size", [(64, 96), (128, 192), (100, 500), (150, 160), (50, 75)])
+@pytest.mark.parametrize("keep_ratio", [True, False])
+def test_everything_follows_a_resize(target_size: tuple[int, int], keep_ratio: bool) -> None:
+    sample = Resize(target_size, keep_ratio)(marked(), rng())
+    check_alignment(sample, scale=max(sample.hw[0] / 64, sample.hw[1] / 96))
+
+
+def test_resized_boxes_are_exact_and_inside() -> None:
+    sample = resize_sample(marked(), (128, 144))
+    np.testing.assert_array_equal(sample.boxes[0], [30.0, 24.0, 66.0, 112.0])
+    outside = marked()
+    outside.boxes[0] = [-0.5, -0.5, 96.5, 64.5]
+    np.testing.assert_array_equal(resize_sample(outside, (128, 192)).boxes[0], [0, 0, 192, 128])
+
+
+def test_resize_is_bilinear_on_uint8() -> None:
+    sample = marked()
+    resized = resize_sample(sample, (100, 150))
+    assert resized.image.dtype == np.uint8
+    np.testing.assert_array_equal(resized.image, cv2.resize(sample.image, (150, 100), interpolation=cv2.INTER_LINEAR))
+
+
+def test_random_resize_draws_every_size() -> None:
+    step = RandomResize(((32, 100), (64, 200), (96, 300)))
+    sizes = {step(marked(), rng(seed)).hw for seed in range(40)}
+    assert sizes == {(32, 48), (64, 96), (96, 144)}
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        (RandomFlip(1.0),),
+        (RandomFlip(0.0, 1.0),),
+        (RandomFlip(1.0, 1.0),),
+        (RandomRotate90(1.0),),
+        (RandomRotate90(1.0), RandomRotate90(1.0), RandomRotate90(1.0)),
+        (RandomFlip(1.0), RandomRotate90(1.0)),
+        (RandomFlip(1.0, 1.0), RandomRotate90(1.0)),
+        (flip,),
+        (transpose,),
+    ],
+)
+@pytest.mark.parametrize("hw", [(64, 96), (57, 45)])
+def test_moves_keep_picture_mask_and_box_together(
+    steps: tuple[Callable[..., Sample], ...], hw: tuple[int, int]
+) -> None:
+    sample = marked(hw)
+    for step in steps:
+        sample = step(sample) if step in (flip, transpose) else step(sample, rng())
+    check_alignment(sample)
+
+
+def test_the_quarter_turn_is_anticlockwise() -> None:
+    turned = RandomRotate90(1.0)(marked(), rng())
+    np.testing.assert_array_equal(turned.image, np.rot90(marked().image))
+
+
+def test_all_eight_positions_are_reached() -> None:
+    steps = (RandomFlip(0.5, 0.5), RandomRotate90(0.5))
+    seen = set()
+    for seed in range(80):
+        generator, sample = rng(seed), marked((64, 64))
+        for step in steps:
+            sample = step(sample, generator)
+        seen.add(sample.image.tobytes())
+    original = marked((64, 64)).image
+    expected = {np.rot90(side, turns).tobytes() for side in (original, original[:, ::-1]) for turns in range(4)}
+    assert seen == expected
+    assert len(seen) == 8
+
+
+@pytest.mark.parametrize("step", [RandomFlip(0.0, 0.0), RandomRotate90(0.0), Resize((64, 96))])
+def test_nothing_changes_where_nothing_is_to_do(step: Transform) -> None:
+    sample = marked()
+    assert step(sample, rng()) is sample
+
+
+@pytest.mark.parametrize("step", [RandomFlip(1.0, 1.0), RandomRotate90(1.0), Resize((32, 48))])
+def test_transforms_do_not_change_their_input(step: Transform) -> None:
+    sample = marked()
+    step(sample, rng())
+    np.testing.assert_array_equal(sample.image, marked().image)
+    np.testing.assert_array_equal(sample.boxes, marked().boxes)
+
+
+@pytest.mark.parametrize("step", [RandomFlip(1.0, 1.0), RandomRotate90(1.0), Resize((32, 48))])
+def test_a_picture_without_objects(step: Transform) -> None:
+    sample = step(Sample.of_image(np.zeros((64, 80, 3), np.uint8)), rng())
+    batch = collate([sample], with_targets=True)
+    assert len(batch.targets[0]) == 0
+    assert batch.targets[0].masks.shape[1:] == (batch.images.shape[2] // 4, batch.images.shape[3] // 4)
+
+
+def test_table_of_names() -> None:
+    assert list(TRANSFORMS) == sorted(TRANSFORMS)
+    steps = build_transforms([("Resize", {"target_size": (8, 9)}), ("RandomFlip", {"prob": 0.25})])
+    assert steps == (Resize((8, 9)), RandomFlip(0.25))

@@ -1,0 +1,125 @@
+import pytest
+import torch
+from torch import nn
+
+from solov2.model.layers import (
+    ConvNorm,
+    DropBlock,
+    FrozenBatchNorm2d,
+    append_coords,
+    apply_kernels,
+    drop_block,
+    group_norm,
+    resize,
+    upsample2,
+)
+
+
+def test_coordinates_follow_the_channels_x_first() -> None:
+    x = torch.zeros(2, 1, 2, 3)
+    out = append_coords(x)
+    assert out.shape == (2, 3, 2, 3)
+    for image in out:
+        assert image[0].eq(0).all()
+        assert image[1].tolist() == [[-1, 0, 1], [-1, 0, 1]]  # along columns
+        assert image[2].tolist() == [[-1, -1, -1], [1, 1, 1]]  # along rows
+
+
+def test_coordinates_of_a_single_cell_are_minus_one() -> None:
+    assert append_coords(torch.zeros(1, 1, 1, 1)).flatten().tolist() == [0, -1, -1]
+
+
+def test_coordinates_keep_half_precision() -> None:
+    assert append_coords(torch.zeros(1, 1, 2, 2, dtype=torch.bfloat16)).dtype == torch.bfloat16
+
+
+def test_apply_kernels_by_hand() -> None:
+    features = torch.tensor([[[1.0, 2.0], [3.0, 4.0]], [[10.0, 20.0], [30.0, 40.0]]])  # (E=2, 2, 2)
+    kernels = torch.tensor([[1.0, 0.0], [0.5, -0.1], [0.0, 0.0]])
+    expected = torch.tensor([[[1.0, 2.0], [3.0, 4.0]], [[-0.5, -1.0], [-1.5, -2.0]], [[0.0, 0.0], [0.0, 0.0]]])
+    torch.testing.assert_close(apply_kernels(kernels, features), expected)
+
+
+def test_apply_kernels_without_kernels() -> None:
+    assert apply_kernels(torch.zeros(0, 3), torch.zeros(3, 4, 5)).shape == (0, 4, 5)
+
+
+@pytest.mark.parametrize(
+    ("row", "size", "expected"),
+    [
+        ([0.0, 4.0], 4, [0.0, 1.0, 3.0, 4.0]),  # half-pixel centres, clamped borders
+        ([0.0, 2.0, 4.0, 8.0], 2, [1.0, 6.0]),
+        ([0.0, 8.0, 100.0, 8.0, 0.0, 4.0], 2, [8.0, 0.0]),  # no antialiasing: one tap of three counts
+        ([5.0], 3, [5.0, 5.0, 5.0]),
+    ],
+)
+def test_resize_along_a_row(row: list[float], size: int, expected: list[float]) -> None:
+    assert resize(torch.tensor(row)[None, None, None], (1, size)).flatten().tolist() == expected
+
+
+def test_resize_to_the_same_size_is_the_identity() -> None:
+    x = torch.rand(1, 2, 3, 5)
+    assert resize(x, (3, 5)) is x
+
+
+def test_upsample2_by_hand() -> None:
+    out = upsample2(torch.tensor([[[[0.0, 4.0]]]]))
+    assert out.tolist() == [[[[0, 1, 3, 4], [0, 1, 3, 4]]]]
+
+
+@pytest.mark.parametrize(("kernel_size", "stride", "expected"), [(1, 1, 9), (3, 1, 9), (3, 2, 5), (7, 2, 5), (1, 2, 5)])
+def test_convolution_keeps_the_size_at_stride_1(kernel_size: int, stride: int, expected: int) -> None:
+    conv = ConvNorm(3, 32, kernel_size, stride=stride, norm=group_norm, activation=nn.ReLU())
+    out = conv(torch.randn(1, 3, 9, 9))
+    assert out.shape == (1, 32, expected, expected)
+    assert out.min() >= 0
+    assert conv.conv.bias is None
+
+
+def test_frozen_norm_is_an_affine_map_in_training_too() -> None:
+    norm = FrozenBatchNorm2d(2)
+    norm.running_mean = torch.tensor([1.0, 2.0])
+    norm.running_var = torch.tensor([4.0, 9.0])
+    nn.init.constant_(norm.bias, 0.5)
+    network = nn.Sequential(norm).train()
+    x = torch.randn(3, 2, 4, 4) * 10
+    expected = (x - torch.tensor([1.0, 2.0])[:, None, None]) / torch.tensor([2.0, 3.0])[:, None, None] + 0.5
+    torch.testing.assert_close(network(x), expected, rtol=1e-4, atol=1e-4)
+    assert not norm.training
+    assert norm.running_mean.tolist() == [1, 2]
+    assert [p.requires_grad for p in norm.parameters()] == [False, False]
+
+
+def test_drop_block_is_off_in_evaluation() -> None:
+    x = torch.ones(2, 3, 8, 8)
+    block = DropBlock().eval()
+    assert block(x) is x
+
+
+def test_drop_block_drops_squares_and_keeps_the_mean() -> None:
+    x = torch.ones(1, 1, 6, 6)
+    draw = torch.ones(1, 1, 6, 6)
+    draw[0, 0, 2, 3] = 0.0  # one seed in the middle, one in a corner
+    draw[0, 0, 5, 0] = 0.0
+    out = drop_block(x, draw, 3, 0.9)
+    kept = torch.ones(6, 6)
+    kept[1:4, 2:5] = 0
+    kept[4:6, 0:2] = 0
+    torch.testing.assert_close(out[0, 0], kept * 36 / 23)
+    assert float(out.mean()) == pytest.approx(1.0)
+
+
+def test_drop_block_drops_a_tenth() -> None:
+    torch.manual_seed(0)
+    out = DropBlock(3, 0.9).train()(torch.ones(8, 16, 24, 24))
+    assert float((out == 0).float().mean()) == pytest.approx(0.1, abs=0.01)  # one draw; its spread is 0.001
+
+
+def test_drop_block_of_everything_is_finite() -> None:
+    out = drop_block(torch.ones(1, 1, 3, 3), torch.zeros(1, 1, 3, 3), 3, 0.5)
+    assert out.eq(0).all()
+
+
+def test_drop_block_keeps_half_precision() -> None:
+    x = torch.ones(1, 1, 4, 4, dtype=torch.bfloat16)
+    assert drop_block(x, torch.rand(1, 1, 4, 4), 3, 0.9).dtype == torch.bfloat16

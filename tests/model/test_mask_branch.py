@@ -1,0 +1,43 @@
+import pytest
+import torch
+from torch import nn
+
+from solov2.model.mask_branch import MaskBranch
+
+
+@pytest.mark.parametrize("levels", [1, 2, 3, 4])
+def test_every_level_comes_to_stride_4(levels: int) -> None:
+    torch.manual_seed(0)
+    branch = MaskBranch(8, 32, 64, levels)
+    pyramid = [torch.randn(2, 8, 32 // 2**i, 48 // 2**i) for i in range(levels)]
+    out = branch(*pyramid)
+    assert out.shape == (2, 64, 32, 48)
+    assert out.min() >= 0  # ReLU
+    assert out.max() > 0
+
+
+def test_convolutions_per_level() -> None:
+    branch = MaskBranch(8, 32, 32, 4)
+    shapes = [
+        [tuple(m.weight.shape[:2]) for m in level.modules() if isinstance(m, nn.Conv2d)] for level in branch.levels
+    ]
+    assert shapes == [[(32, 8)], [(32, 8)], [(32, 8), (32, 32)], [(32, 10), (32, 32), (32, 32)]]  # p5 has coordinates
+
+
+def test_last_level_knows_where_it_is() -> None:
+    torch.manual_seed(0)
+    branch = MaskBranch(8, 32, 32, 2)
+    first = branch.levels[1]
+    assert isinstance(first, nn.ModuleList)
+    p2, p3 = torch.zeros(1, 8, 8, 8), torch.zeros(1, 8, 4, 4)
+    with_coords = branch(p2, p3)
+    assert float((with_coords[..., 0, :] - with_coords[..., -1, :]).abs().max()) > 0.1
+    with torch.no_grad():
+        first.get_submodule("0.conv").weight[:, 8:] = 0
+    assert branch(p2, p3).std(dim=(2, 3)).max() < 1e-6
+
+
+def test_every_parameter_gets_a_gradient() -> None:
+    branch = MaskBranch(8, 32, 32, 3)
+    branch(*[torch.randn(1, 8, 16 // 2**i, 16 // 2**i) for i in range(3)]).square().mean().backward()
+    assert all(p.grad is not None for p in branch.parameters())

@@ -1,0 +1,115 @@
+import pytest
+import torch
+from torch import nn
+
+from solov2.model.layers import FrozenBatchNorm2d
+from solov2.model.resnet import BasicBlock, Bottleneck, ResNet, Variant
+
+# torchvision's counts less the classifier; ResNet-18 and -34 have a projection (64 * 64 + 2 * 64) more.
+PARAMETERS = {18: 11_176_512 + 4_224, 34: 21_284_672 + 4_224, 50: 23_508_032, 101: 42_500_160, 152: 58_143_808}
+DEEP_STEM = 19_232  # three 3×3 instead of one 7×7
+
+
+def count(module: nn.Module, *, trainable: bool = False) -> int:
+    return sum(p.numel() for p in module.parameters() if p.requires_grad or not trainable)
+
+
+@pytest.mark.parametrize("depth", PARAMETERS)
+def test_depths(depth: int) -> None:
+    with torch.device("meta"):  # shapes only
+        network = ResNet(depth)
+        maps = network(torch.zeros(2, 3, 64, 96))
+    channels = (256, 512, 1024, 2048) if depth >= 50 else (64, 128, 256, 512)
+    assert network.channels == channels
+    assert [tuple(x.shape) for x in maps] == [
+        (2, c, 64 // s, 96 // s) for c, s in zip(channels, (4, 8, 16, 32), strict=True)
+    ]
+    assert count(network) == PARAMETERS[depth]
+
+
+@pytest.mark.parametrize(
+    ("variant", "extra", "stem", "first", "second", "pooled"),
+    [
+        ("a", 0, 1, 2, 1, False),
+        ("b", 0, 1, 1, 2, False),
+        ("c", DEEP_STEM, 3, 1, 2, False),
+        ("d", DEEP_STEM, 3, 1, 2, True),
+    ],
+)
+def test_variants(variant: Variant, extra: int, stem: int, first: int, second: int, pooled: bool) -> None:
+    with torch.device("meta"):
+        network = ResNet(50, variant=variant)
+        maps = network(torch.zeros(1, 3, 64, 64))
+    assert [x.shape[-1] for x in maps] == [16, 8, 4, 2]
+    assert count(network) == PARAMETERS[50] + extra
+    assert len(network.stem) == stem
+    strided = network.get_submodule("stages.1.0")
+    assert isinstance(strided, Bottleneck)
+    assert strided.conv1.conv.stride == (first, first)
+    assert strided.conv2.conv.stride == (second, second)
+    assert isinstance(strided.shortcut[0], nn.AvgPool2d) == pooled
+    assert strided.shortcut[1].conv.stride == ((1, 1) if pooled else (2, 2))
+    # the first stage projects too, without a step and so without pooling
+    unstrided = network.get_submodule("stages.0.0.shortcut")
+    assert isinstance(unstrided[0], nn.Identity)  # type: ignore[index]
+
+
+@pytest.mark.parametrize(("project_first", "expected"), [(True, PARAMETERS[18]), (False, 11_176_512)])
+def test_first_block_of_the_small_ones(project_first: bool, expected: int) -> None:
+    with torch.device("meta"):
+        network = ResNet(18, project_first=project_first)
+    assert count(network) == expected
+    assert isinstance(network.get_submodule("stages.0.0"), BasicBlock)
+
+
+def test_deep_ones_project_first_whatever_is_asked() -> None:
+    with torch.device("meta"):
+        assert count(ResNet(50, project_first=False)) == PARAMETERS[50]
+
+
+@pytest.mark.parametrize(
+    ("freeze_at", "frozen"),
+    [(-1, []), (0, ["stem", "stages.0"]), (1, ["stem", "stages.0", "stages.1"])],
+)
+def test_freeze_at(freeze_at: int, frozen: list[str]) -> None:
+    with torch.device("meta"):
+        network = ResNet(18, freeze_at=freeze_at, freeze_norm=False)
+    for name in ("stem", "stages.0", "stages.1", "stages.2", "stages.3"):
+        part = network.get_submodule(name)
+        assert {p.requires_grad for p in part.parameters()} == {name not in frozen}, name
+
+
+def test_everything_frozen() -> None:
+    with torch.device("meta"):
+        assert count(ResNet(18, freeze_at=3), trainable=True) == 0
+
+
+def test_frozen_norms_stay_frozen_in_training() -> None:
+    torch.manual_seed(0)
+    network = ResNet(18, freeze_at=-1, freeze_norm=True).train()
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert len(norms) == 1 + 8 * 2 + 4  # the stem, two a block, four projections
+    assert all(isinstance(norm, FrozenBatchNorm2d) for norm in norms)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    network(torch.randn(2, 3, 32, 32))[-1].sum().backward()
+    assert not any(norm.training for norm in norms)
+    assert all(p.grad is None for norm in norms for p in norm.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_norms_learn_when_asked() -> None:
+    torch.manual_seed(0)
+    network = ResNet(18, freeze_at=-1, freeze_norm=False).train()
+    network(torch.randn(2, 3, 64, 64))[-1].sum().backward()
+    norm = network.get_submodule("stages.2.0.conv1.norm")
+    assert isinstance(norm, nn.BatchNorm2d)
+    assert norm.weight.grad is not None
+    assert norm.running_mean is not None
+    assert norm.running_mean.abs().max() > 0
+
+
+def test_odd_maps_lose_no_row() -> None:
+    # Inputs are multiples of 32, so only a caller of the backbone alone can see this.
+    with torch.device("meta"):
+        maps = ResNet(50, variant="d")(torch.zeros(1, 3, 36, 44))
+    assert [tuple(x.shape[-2:]) for x in maps] == [(9, 11), (5, 6), (3, 3), (2, 2)]

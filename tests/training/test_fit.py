@@ -1,0 +1,248 @@
+"""Training from end to end, on a data set that is made here."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+
+import solov2
+from solov2.cli import main
+from solov2.weights.files import read_weights
+from tests.shapes_data import make_shapes
+
+TINY = str(Path(__file__).parents[1] / "fixtures" / "tiny.yml")
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:lightning", "ignore::FutureWarning:lightning")
+
+
+@pytest.fixture
+def shapes(tmp_path: Path) -> Path:
+    return make_shapes(tmp_path / "data", 6)
+
+
+def run(shapes: Path, folder: Path, *overrides: str, **arguments: Any) -> Any:
+    options = [f"save_dir={folder}", *overrides]
+    return solov2.train(TINY, data=shapes, overrides=options, device="cpu", **arguments)
+
+
+def losses(folder: Path) -> list[tuple[int, float]]:
+    with (folder / "tiny" / "metrics.csv").open() as stream:
+        return [(int(row["step"]), float(row["loss"])) for row in csv.DictReader(stream) if row["loss"]]
+
+
+@pytest.mark.slow
+def test_over_fits_two_pictures_and_predicts_the_same_after_loading(tmp_path: Path) -> None:
+    shapes = make_shapes(tmp_path / "data", 2, seed=3)
+    result = run(
+        shapes,
+        tmp_path,
+        "epoch=60",
+        "LearningRate.schedulers=[{name: CosineDecay, max_epochs: 60}, {name: LinearWarmup, steps: 10}]",
+        "snapshot_epoch=60",
+        val=shapes,
+    )
+
+    assert result.ap is not None
+    assert result.ap.ap50 > 0.95
+    assert result.ap.ap > 0.6
+    weights = read_weights(result.weights)
+    assert [(c.id, c.name) for c in weights.categories] == [(42, "box"), (7, "disc")]
+
+    truth = json.loads(shapes.read_text())
+    predictor = solov2.load(result.weights, device="cpu")
+    again = solov2.load(tmp_path / "tiny" / "last.ckpt", device="cpu")
+    for record in truth["images"]:
+        path = shapes.parent / record["file_name"]
+        found = predictor.predict(path, threshold=0.3)
+        assert sorted(found.category_ids) == [7, 42]
+        assert sorted(found.class_names) == ["box", "disc"]
+        for annotation in (a for a in truth["annotations"] if a["image_id"] == record["id"]):
+            x, y, width, height = annotation["bbox"]
+            (box,) = found.boxes[found.category_ids == annotation["category_id"]]
+            assert np.abs(box - [x, y, x + width, y + height]).max() <= 6
+        same = again.predict(path, threshold=0.3)
+        assert (same.masks == found.masks).all()
+        assert (same.scores == found.scores).all()
+
+
+def test_a_run_leaves_weights_checkpoint_and_metrics(shapes: Path, tmp_path: Path) -> None:
+    result = run(shapes, tmp_path, "epoch=2", "use_ema=true", val=shapes)
+
+    folder = tmp_path / "tiny"
+    assert result.folder == folder
+    assert result.weights == folder / "best_model.safetensors"
+    assert {path.name for path in folder.iterdir()} == {
+        "best_model.safetensors",
+        "last.ckpt",
+        "metrics.csv",
+        "model_final.safetensors",
+    }
+    with (folder / "metrics.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["step"] for row in rows if row["loss"]] == ["2", "3", "4", "6"]
+    assert [row["epoch"] for row in rows if row["ap"]] == ["1", "2"]
+    with safe_open(folder / "model_final.safetensors", "pt") as stream:
+        assert json.loads(stream.metadata()["solov2"])["config"]["model"]["num_classes"] == 2
+
+
+def test_average_weights_are_what_is_saved(shapes: Path, tmp_path: Path) -> None:
+    run(shapes, tmp_path, "epoch=1", "use_ema=true")
+
+    checkpoint = torch.load(tmp_path / "tiny" / "last.ckpt", weights_only=True)
+    saved = read_weights(tmp_path / "tiny" / "model_final.safetensors").state
+    name = "grid_head.kernel_output.weight"
+    assert torch.equal(saved[name], checkpoint["ema"]["weights"][name])
+    assert not torch.equal(saved[name], checkpoint["state_dict"][f"model.{name}"])
+
+
+def test_resumed_losses_equal_the_uninterrupted_run(shapes: Path, tmp_path: Path) -> None:
+    run(shapes, tmp_path / "whole", "use_ema=true", "log_iter=1")
+
+    run_until(shapes, tmp_path / "parts", 5)
+    checkpoint = tmp_path / "parts" / "tiny" / "last.ckpt"
+    progress = torch.load(checkpoint, weights_only=True)["progress"]
+    assert progress == {"epoch": 1, "batches": 2}
+    run(shapes, tmp_path / "parts", "use_ema=true", "log_iter=1", resume=checkpoint)
+
+    whole, parts = losses(tmp_path / "whole"), losses(tmp_path / "parts")
+    assert parts == whole
+    ends = [read_weights(tmp_path / part / "tiny" / "model_final.safetensors").state for part in ("whole", "parts")]
+    for name, tensor in ends[0].items():
+        assert torch.equal(tensor, ends[1][name]), name
+
+
+def run_until(shapes: Path, folder: Path, steps: int) -> None:
+    """Trains and sends this process what Ctrl-C sends, at a given step."""
+    from solov2.training.module import SOLOv2Module
+
+    original = SOLOv2Module.training_step
+
+    def counting(self: Any, *arguments: Any) -> Any:
+        if self.global_step == steps - 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(self, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SOLOv2Module, "training_step", counting)
+        result = run(shapes, folder, "use_ema=true", "log_iter=1")
+    assert result.stopped
+    assert result.weights is None
+
+
+@pytest.mark.slow
+def test_control_c_leaves_a_checkpoint_to_go_on_from(shapes: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "solov2", "train", "-c", TINY, "--data", str(shapes), "--device", "cpu"]
+    options = ["-o", f"save_dir={tmp_path}", "log_iter=1"]
+    with subprocess.Popen([*command, *options, "epoch=500"], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "epoch 2/500" in line:
+                process.send_signal(signal.SIGINT)
+                break
+        rest = process.stderr.read()
+
+    assert process.returncode == 130
+    assert "Traceback" not in rest
+    checkpoint = tmp_path / "tiny" / "last.ckpt"
+    assert f"-r {checkpoint}" in rest
+    done = torch.load(checkpoint, weights_only=True)["global_step"]
+    result = subprocess.run(
+        [*command, *options, "epoch=3", "-r", str(checkpoint)], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert "epoch 3/3" in result.stderr
+    assert done < 9 <= torch.load(checkpoint, weights_only=True)["global_step"]
+
+
+def test_two_classes_of_ones_own_in_one_line(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["train", "-c", TINY, "--data", str(shapes), "--val", str(shapes), "--images", str(shapes.parent)]
+    assert main([*words, "--device", "cpu", "-o", "epoch=1"]) == 0
+
+    weights = tmp_path / "output" / "tiny" / "best_model.safetensors"
+    words = ["eval", "-w", str(weights), "--data", str(shapes), "--json", "found.json", "--matching", "--classwise"]
+    assert main([*words, "--device", "cpu"]) == 0
+    printed = capsys.readouterr().out
+    assert "mask AP with maxDets 100 (the recipe's cap)" in printed
+    assert "TP/(TP+FP+FN)" in printed
+    assert "disc" in printed
+    records = json.loads(Path("found.json").read_text())
+    assert {record["category_id"] for record in records} <= {7, 42}
+
+
+def test_weights_of_other_classes_give_all_but_the_category_layer(
+    shapes: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = run(shapes, tmp_path / "first", "epoch=1").weights
+    data = json.loads(shapes.read_text())
+    data["categories"].append({"id": 50, "name": "star"})
+    more = shapes.with_name("more.json")
+    more.write_text(json.dumps(data))
+
+    with caplog.at_level("INFO"):
+        second = run(more, tmp_path / "second", "epoch=1", "LearningRate.base_lr=1e-12", f"pretrain_weights={first}")
+    assert "the category layer starts anew" in caplog.text
+    before, after = read_weights(first).state, read_weights(second.weights).state
+    assert after["grid_head.category_output.weight"].shape[0] == 3
+    assert torch.allclose(before["grid_head.kernel_output.weight"], after["grid_head.kernel_output.weight"], atol=1e-6)
+
+
+def test_trains_in_bfloat16_on_a_cpu(shapes: Path, tmp_path: Path) -> None:
+    run(shapes, tmp_path, "epoch=2", "amp=true", "log_iter=1")
+    values = [value for _, value in losses(tmp_path)]
+    assert np.isfinite(values).all()
+    assert values[-1] < values[0]
+
+
+def test_a_loss_that_is_no_number_names_the_pictures(shapes: Path, tmp_path: Path) -> None:
+    with pytest.raises(solov2.TrainingError, match=r"no longer a number at step \d+ .*picture_\d\.png"):
+        run(shapes, tmp_path, "LearningRate.base_lr=1e30", "epoch=20")
+
+
+def test_pictures_without_objects_are_trained_on(shapes: Path, tmp_path: Path) -> None:
+    data = json.loads(shapes.read_text())
+    data["annotations"] = [a for a in data["annotations"] if a["image_id"] == data["images"][0]["id"]]
+    shapes.write_text(json.dumps(data))
+    run(shapes, tmp_path, "epoch=1", "TrainDataset.allow_empty=true", "log_iter=1")
+    assert len(losses(tmp_path)) == 3
+
+
+@pytest.mark.parametrize(
+    ("resume", "message"),
+    [("missing.ckpt", "no such checkpoint"), ("text.ckpt", "not a checkpoint to resume from")],
+)
+def test_resume_needs_a_checkpoint(shapes: Path, tmp_path: Path, resume: str, message: str) -> None:
+    (tmp_path / "text.ckpt").write_text("no checkpoint")
+    with pytest.raises(solov2.WeightsError, match=message):
+        run(shapes, tmp_path, resume=tmp_path / resume)
+
+
+def test_resume_refuses_other_classes(shapes: Path, tmp_path: Path) -> None:
+    run(shapes, tmp_path, "epoch=1")
+    data = json.loads(shapes.read_text())
+    data["categories"][0]["name"] = "crate"
+    shapes.write_text(json.dumps(data))
+    with pytest.raises(solov2.WeightsError, match="other classes"):
+        run(shapes, tmp_path, resume=tmp_path / "tiny" / "last.ckpt")
+
+
+def test_class_count_of_recipe_and_data_must_agree(shapes: Path, tmp_path: Path) -> None:
+    options = [
+        f"TrainDataset.anno_path={shapes}",
+        f"TrainDataset.image_dir={shapes.parent}",
+        "TrainDataset.dataset_dir=/",
+    ]
+    with pytest.raises(solov2.ConfigError, match=r"2 categories and the recipe num_classes: 80"):
+        solov2.train(TINY, overrides=[*options, f"save_dir={tmp_path}"], device="cpu")

@@ -1,0 +1,183 @@
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from solov2.errors import WeightsError
+from solov2.structures import Category
+from solov2.weights.files import WeightsFile, write_weights
+from solov2.weights.load import load_pretrained, load_state, load_weights
+
+
+class Tiny(nn.Module):
+    """The names of a whole model, and nothing behind them."""
+
+    def __init__(self, classes: int = 2) -> None:
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Conv2d(3, 4, 1, bias=False), nn.BatchNorm2d(4))
+        self.grid_head = nn.Module()
+        self.grid_head.category_output = nn.Conv2d(4, classes, 1)
+        self.grid_head.kernel_output = nn.Conv2d(4, 5, 1)
+
+
+NAMES = ("disc", "bar")
+CATEGORIES = tuple(Category(number, name) for number, name in enumerate(NAMES))
+
+
+def state_of(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def random_state(model: nn.Module) -> dict[str, Tensor]:
+    return {
+        name: torch.rand_like(tensor) if tensor.is_floating_point() else tensor + 3
+        for name, tensor in model.state_dict().items()
+    }
+
+
+def equal(model: nn.Module, state: dict[str, Tensor], prefix: str = "") -> bool:
+    own = model.state_dict()
+    return all(
+        torch.equal(own[name], state[name])
+        for name in own
+        if name.startswith(prefix) and not name.endswith("num_batches_tracked")
+    )
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> tuple[Path, dict[str, Tensor]]:
+    """Weights of a whole model with the two classes of ``NAMES``."""
+    state = random_state(Tiny())
+    path = tmp_path / "a.safetensors"
+    write_weights(path, WeightsFile(state, config={"model": {}}, categories=CATEGORIES, score_threshold=0.4))
+    return path, state
+
+
+def test_loading_what_fits(written: tuple[Path, dict[str, Tensor]]) -> None:
+    path, state = written
+    model = Tiny()
+    assert not equal(model, state)
+    file = load_weights(model, path)
+    assert equal(model, state)
+    assert (file.categories, file.score_threshold) == (CATEGORIES, 0.4)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"backbone.0.weight": None, "grid_head.kernel_output.bias": None},
+            "2 missing from it (backbone.0.weight, grid_head.kernel_output.bias)",
+        ),
+        ({"neck.weight": torch.ones(1)}, "1 unknown to the model (neck.weight)"),
+        (
+            {"grid_head.category_output.bias": torch.ones(7)},
+            "1 of another shape (grid_head.category_output.bias (7,) instead of (2,))",
+        ),
+        (
+            {"backbone.0.weight": None, "neck.weight": torch.ones(1)},
+            "1 missing from it (backbone.0.weight); 1 unknown to the model (neck.weight)",
+        ),
+        (
+            {f"n{number}": torch.ones(1) for number in range(7)},
+            "7 unknown to the model (n0, n1, n2, n3, n4, …)",
+        ),
+    ],
+)
+def test_what_does_not_fit_changes_nothing(change: dict[str, Tensor | None], message: str) -> None:
+    model = Tiny()
+    before = state_of(model)
+    given = {name: tensor for name, tensor in {**random_state(Tiny()), **change}.items() if tensor is not None}
+    with pytest.raises(WeightsError) as error:
+        load_state(model, given, "a.safetensors")
+    assert str(error.value) == (
+        f"a.safetensors: does not fit the model: {message}; use the recipe the weights were trained with"
+    )
+    assert equal(model, before)
+
+
+def test_loading_by_path_names_the_file(written: tuple[Path, dict[str, Tensor]]) -> None:
+    with pytest.raises(WeightsError, match=f"^{written[0]}: does not fit the model: 2 of another shape"):
+        load_weights(Tiny(classes=3), written[0])
+
+
+@pytest.mark.parametrize("suffix", ["", ".safetensors"])
+def test_pretrained_with_the_same_classes(written: tuple[Path, dict[str, Tensor]], suffix: str) -> None:
+    path, state = written
+    model = Tiny()
+    load_pretrained(model, path.with_suffix(suffix), NAMES)
+    assert equal(model, state)
+
+
+@pytest.mark.parametrize(
+    ("classes", "names"),
+    [(3, ("disc", "bar", "ring")), (2, ("bar", "disc")), (2, ("disc", "cone")), (2, ())],
+)
+def test_pretrained_with_other_classes(
+    written: tuple[Path, dict[str, Tensor]],
+    caplog: pytest.LogCaptureFixture,
+    classes: int,
+    names: tuple[str, ...],
+) -> None:
+    path, state = written
+    model = Tiny(classes)
+    before = state_of(model)
+    with caplog.at_level(logging.INFO):
+        load_pretrained(model, path, names)
+    assert equal(model, state, "backbone.")
+    assert equal(model, state, "grid_head.kernel_output.")
+    assert equal(model, before, "grid_head.category_output.")
+    assert caplog.messages == [
+        f"{path}: 7 of the model's 9 tensors start from it",
+        "its classes are others: the category layer starts anew, everything else is taken over",
+    ]
+
+
+def test_pretrained_bare_backbone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    state = random_state(Tiny().backbone)
+    path = tmp_path / "b.safetensors"
+    write_weights(path, WeightsFile(state))
+    model = Tiny()
+    before = state_of(model)
+    with caplog.at_level(logging.INFO):
+        load_pretrained(model, path, NAMES)
+    assert equal(model.backbone, state)
+    assert equal(model, before, "grid_head.")
+    assert caplog.messages == [f"{path}: 5 of the model's 9 tensors start from it"]
+
+
+def test_pretrained_part_of_a_backbone_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "b.safetensors"
+    write_weights(path, WeightsFile({"0.weight": torch.ones(4, 3, 1, 1)}))
+    load_pretrained(Tiny(), path, NAMES)
+    assert [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING] == [
+        f"{path}: 4 of the backbone start at random "
+        "(backbone.1.bias, backbone.1.running_mean, backbone.1.running_var, backbone.1.weight)"
+    ]
+
+
+def test_pretrained_where_nothing_fits(tmp_path: Path) -> None:
+    path = tmp_path / "b.safetensors"
+    write_weights(path, WeightsFile({"0.weight": torch.ones(9, 3, 1, 1), "other": torch.ones(1)}))
+    model = Tiny()
+    before = state_of(model)
+    with pytest.raises(WeightsError, match=r"none of its 2 tensors fits the model; expected weights of its kind"):
+        load_pretrained(model, path, NAMES)
+    assert equal(model, before)
+
+
+def test_the_shipped_backbone_fills_the_recipe_that_asks_for_it(caplog: pytest.LogCaptureFixture) -> None:
+    from solov2 import build_model, load_config
+
+    config = load_config("nano")
+    model = build_model(config)
+    before = state_of(model)
+    assert config.train.init_weights is not None
+    load_pretrained(model, config.train.init_weights)
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+    changed = [name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])]
+    assert {name.split(".")[0] for name in changed} == {"backbone"}
+    kept = {name for name in before if name.startswith("backbone.")} - set(changed)
+    assert all(name.endswith("num_batches_tracked") for name in kept)
