@@ -226,7 +226,7 @@ def test_an_untrained_network_needs_no_more_memory() -> None:
     scores = 0.1001 + 1e-3 * torch.rand(3872, 80, generator=generator)
     kernels = torch.randn(3872, 4, generator=generator)
     features = torch.randn(4, 64, 64, generator=generator) * 0.1
-    chunk = 2**20
+    chunk = 2**21
     with _LargestTensor() as largest:
         found = search(scores, kernels, features, 32, top_n=100, chunk_elements=chunk)
     assert largest.elements <= chunk

@@ -91,9 +91,9 @@ def test_agrees_with_two_interpolations(frame: Frame) -> None:
     for probs in random_masks(grid_of(frame), seed=5):
         # float64, as torch's float32 positions alone are off by 1e-5 of a pixel in large pictures
         whole = F.interpolate(probs.double()[None, None], frame.padded_hw, mode="bilinear", align_corners=False)
-        resized = F.interpolate(
-            whole[:, :, :height, :width], frame.original_hw, mode="bilinear", align_corners=False
-        )[0, 0].numpy()
+        resized = F.interpolate(whole[:, :, :height, :width], frame.original_hw, mode="bilinear", align_corners=False)[
+            0, 0
+        ].numpy()
         sure = np.abs(resized - threshold) > 1e-5
         assert sure.mean() > 0.9
         assert np.array_equal(full(probs, frame)[sure], (resized > threshold)[sure])

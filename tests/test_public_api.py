@@ -1,5 +1,7 @@
 import dataclasses
+import importlib
 import inspect
+import pkgutil
 
 import pytest
 
@@ -89,9 +91,16 @@ def test_every_name_is_there(name: str) -> None:
     assert getattr(solov2, name) is not None
 
 
-@pytest.mark.parametrize("name", ["nothing_like_it", "model", "_private"])
+def test_no_module_takes_the_place_of_a_function() -> None:
+    for module in pkgutil.walk_packages(solov2.__path__, "solov2."):
+        if module.name != "solov2.__main__":
+            importlib.import_module(module.name)
+    for name in NAMES:
+        assert not inspect.ismodule(getattr(solov2, name)), name
+
+
+@pytest.mark.parametrize("name", ["nothing_like_it", "_private"])
 def test_other_names_are_not(name: str) -> None:
-    vars(solov2).pop(name, None)  # a submodule, where another test has imported it
     with pytest.raises(AttributeError, match=f"module 'solov2' has no attribute '{name}'"):
         getattr(solov2, name)
 

@@ -33,7 +33,13 @@ def data(train: list[dict[str, Any]], test: dict[str, Any], batch_size: int) -> 
     return {
         "train": {
             "source": source("coco", "train2017", "instances_train2017.json"),
-            "reader": {"transforms": train, "batch_size": batch_size, "shuffle": True, "drop_last": True, "group_by_size": False},
+            "reader": {
+                "transforms": train,
+                "batch_size": batch_size,
+                "shuffle": True,
+                "drop_last": True,
+                "group_by_size": False,
+            },
         },
         "eval": {"source": source("coco", "val2017", "instances_val2017.json"), "reader": reader},
         "test": {"source": source("folder", "", "instances_val2017.json"), "reader": reader},

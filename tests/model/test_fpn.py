@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import nn
@@ -12,7 +14,7 @@ def test_shapes(extra_levels: int) -> None:
     pyramid = fpn(*features)
     sizes = [(32, 64), (16, 32), (8, 16), (4, 8), (2, 4), (1, 2)][: 4 + extra_levels]
     assert [tuple(x.shape) for x in pyramid] == [(2, 4, *size) for size in sizes]
-    for finer, coarser in zip(pyramid[3:-1], pyramid[4:], strict=True):
+    for finer, coarser in pairwise(pyramid[3:]):
         assert torch.equal(coarser, finer[:, :, ::2, ::2])
 
 

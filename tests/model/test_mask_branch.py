@@ -31,7 +31,7 @@ def test_last_level_knows_where_it_is() -> None:
     assert isinstance(first, nn.ModuleList)
     p2, p3 = torch.zeros(1, 8, 8, 8), torch.zeros(1, 8, 4, 4)
     with_coords = branch(p2, p3)
-    assert float((with_coords[..., 0, :] - with_coords[..., -1, :]).abs().max()) > 0.1
+    assert (with_coords[..., 0, :] - with_coords[..., -1, :]).abs().max().item() > 0.1
     with torch.no_grad():
         first.get_submodule("0.conv").weight[:, 8:] = 0
     assert branch(p2, p3).std(dim=(2, 3)).max() < 1e-6

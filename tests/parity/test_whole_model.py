@@ -113,7 +113,9 @@ def test_instances(evaluated: Evaluated, frozen: Any) -> None:
     assert found.original_hw == tuple(shape[1:])
     assert len(found) == len(masks) == 37
     taken = set()
-    for label, score, mask in zip(frozen["gaussian_labels"], frozen["gaussian_scores"], masks.astype(bool), strict=True):
+    for label, score, mask in zip(
+        frozen["gaussian_labels"], frozen["gaussian_scores"], masks.astype(bool), strict=True
+    ):
         rows = np.flatnonzero((found.labels == label) & (np.abs(found.scores - score) < 2e-4))
         ious = [(found.masks[row] & mask).sum() / max((found.masks[row] | mask).sum(), 1) for row in rows]
         assert ious

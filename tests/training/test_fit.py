@@ -246,3 +246,9 @@ def test_class_count_of_recipe_and_data_must_agree(shapes: Path, tmp_path: Path)
     ]
     with pytest.raises(solov2.ConfigError, match=r"2 categories and the recipe num_classes: 80"):
         solov2.train(TINY, overrides=[*options, f"save_dir={tmp_path}"], device="cpu")
+
+
+def test_weights_carry_no_path_of_the_machine_they_were_trained_on(shapes: Path, tmp_path: Path) -> None:
+    weights = run(shapes, tmp_path, "epoch=1").weights
+    for file in (weights, tmp_path / "tiny" / "last.ckpt"):
+        assert str(tmp_path) not in json.dumps(dict(read_weights(file).config))

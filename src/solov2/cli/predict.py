@@ -52,11 +52,13 @@ def predict_all(
     from solov2.formats import to_coco_results, write_json
 
     records: list[dict[str, Any]] = []
-    used: set[Path] = {path.resolve() for path in paths}  # an overlay never replaces an input
+    # Beside its picture an overlay gets a name of its own, and two inputs never share one.
+    ending = "_overlay" if output.resolve() in {path.resolve().parent for path in paths} else ""
+    used: set[Path] = {path.resolve() for path in paths}
     failed = 0
     for number, path in enumerate(paths, start=1):
         try:
-            found = _predict_one(predictor, path, output, threshold, used)
+            found = _predict_one(predictor, path, output / f"{path.stem}{ending}", threshold, used)
         except (ImageError, OSError) as error:
             print(f"solov2: error: {error}", file=sys.stderr)
             failed += 1
@@ -68,14 +70,14 @@ def predict_all(
     return 1 if failed else 0
 
 
-def _predict_one(predictor: Predictor, path: Path, output: Path, threshold: float | None, used: set[Path]) -> Instances:
+def _predict_one(predictor: Predictor, path: Path, wish: Path, threshold: float | None, used: set[Path]) -> Instances:
     from solov2.data.image import read_image
     from solov2.formats import rows
     from solov2.visualize import draw_instances, save_picture
 
     image = read_image(path)
     found = predictor.predict(image[:, :, ::-1], threshold)
-    target = _overlay_path(path, output, used)
+    target = _overlay_path(path, wish, used)
     save_picture(target, draw_instances(image, found))
     height, width = found.original_hw
     print(f"{path}  {width}x{height}  {len(found)} instance{'' if len(found) == 1 else 's'}")
@@ -90,12 +92,12 @@ def _predict_one(predictor: Predictor, path: Path, output: Path, threshold: floa
     return found
 
 
-def _overlay_path(path: Path, output: Path, used: set[Path]) -> Path:
+def _overlay_path(path: Path, wish: Path, used: set[Path]) -> Path:
     suffix = path.suffix if path.suffix.lower() in DRAWABLE else ".png"
-    target, number = output / f"{path.stem}{suffix}", 1
+    target, number = wish.with_name(f"{wish.name}{suffix}"), 1
     while target.resolve() in used:
         number += 1
-        target = output / f"{path.stem}_{number}{suffix}"
+        target = wish.with_name(f"{wish.name}_{number}{suffix}")
     used.add(target.resolve())
     return target
 

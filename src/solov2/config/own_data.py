@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from solov2.config.schema import Config
+from solov2.config.schema import Config, TrainConfig
 from solov2.errors import ConfigError, DatasetError
 
 logger = logging.getLogger(__name__)
@@ -76,6 +76,18 @@ def count_classes(json_path: Path) -> int:
     if count == 0:
         raise DatasetError(f"{json_path}: 'categories' is empty; expected at least one class")
     return count
+
+
+def without_paths(config: Config) -> Config:
+    """Leaves out where things lie on this machine: weights travel, and folder names are nobody else's business."""
+    splits = {
+        name: split.model_copy(update={"source": type(split)().source})
+        for name, split in (("train", config.data.train), ("eval", config.data.eval), ("test", config.data.test))
+    }
+    paths = {name: TrainConfig.model_fields[name].default for name in ("init_weights", "weights", "save_dir")}
+    return config.model_copy(
+        update={"data": config.data.model_copy(update=splits), "train": config.train.model_copy(update=paths)}
+    )
 
 
 def with_short_warm_up(config: Config, steps_per_epoch: int) -> Config:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 import signal
+import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -193,7 +194,9 @@ class GracefulStop(lightning.Callback):
         self._before: Any = None
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Takes over Ctrl-C."""
+        """Takes over Ctrl-C; elsewhere than in the main thread Python does not allow it."""
+        if threading.current_thread() is not threading.main_thread():
+            return
 
         def request(number: int, frame: Any) -> None:
             logger.info("stopping after this step; Ctrl-C again stops at once, without a checkpoint")

@@ -15,7 +15,7 @@ import torch
 from solov2.build import build_dataset, build_model, build_schedule
 from solov2.coco_metrics import MaskAP
 from solov2.config import Config, load_config
-from solov2.config.own_data import with_own_data, with_short_warm_up
+from solov2.config.own_data import with_own_data, with_short_warm_up, without_paths
 from solov2.errors import ConfigError, WeightsError
 from solov2.evaluate import Evaluation, best_threshold, evaluate
 from solov2.predict import Predictor
@@ -106,7 +106,7 @@ def train(
         config,
         build_schedule(config, steps_per_epoch),
         trainer.world_size / config.train.base_devices,
-        WeightsFile({}, config.model_dump(mode="json"), dataset.categories).metadata(),
+        WeightsFile({}, without_paths(config).model_dump(mode="json"), dataset.categories).metadata(),
     )
     logger.info("training %s on %d pictures, %d classes, into %s", config.name, len(dataset), _count(config), folder)
     with warnings.catch_warnings():
@@ -216,7 +216,7 @@ def _save(
     threshold = best_threshold(config, evaluation.results) if evaluation is not None else None
     weights = WeightsFile(
         state=module.best_model.state_dict(),
-        config=config.model_dump(mode="json"),
+        config=without_paths(config).model_dump(mode="json"),
         categories=tuple(categories),
         score_threshold=threshold,
     )
