@@ -64,7 +64,10 @@ def evaluate(
     dataset = build_dataset(config, split, categories=categories, training=False, strict=strict)
     sampler = EpochBatchSampler(len(dataset), split.reader.batch_size)
     loader = make_loader(
-        dataset, sampler, partial(collate, with_targets=False), workers=min(config.train.workers, len(sampler))
+        dataset,
+        sampler,
+        partial(collate, with_targets=False, pad_stride=config.data.pad_stride),
+        workers=min(config.train.workers, len(sampler)),
     )
     results: list[CocoResult] = []
     done, told = 0, started

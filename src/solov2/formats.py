@@ -18,6 +18,7 @@ from pycocotools import mask as coco_mask
 
 from solov2.atomic import write_atomically
 from solov2.errors import DatasetError
+from solov2.rle import decompress
 from solov2.structures import HW, Category, Instances, crop_to_extent
 
 
@@ -91,9 +92,13 @@ def decode_rle(rle: Mapping[str, Any]) -> npt.NDArray[np.bool_]:
         ) from error
     try:
         whole = {"size": [height, width], "counts": counts}
+        text = counts.decode("ascii") if isinstance(counts, bytes) else counts
+        runs = decompress(text) if isinstance(text, str) and text else text
+        if not isinstance(runs, list) or min(runs) < 0:
+            raise ValueError("the run lengths are damaged")
+        if sum(runs) != height * width:
+            raise ValueError(f"the run lengths add up to {sum(runs)}")
         if isinstance(counts, list):
-            if sum(counts) != height * width:
-                raise ValueError(f"the run lengths add up to {sum(counts)}")
             whole = coco_mask.frPyObjects(whole, height, width)
         return np.asarray(coco_mask.decode(whole), dtype=bool)
     except (KeyError, OverflowError, TypeError, ValueError) as error:

@@ -66,7 +66,11 @@ def config_of(weights: WeightsFile, path: Path) -> Config:
     try:
         return Config.model_validate(weights.config)
     except ValidationError as error:
-        raise WeightsError(f"{path}: its configuration is not understood by this version: {error}") from None
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise WeightsError(
+            f"{path}: its configuration is not understood by this version ({where}: {first['msg']})"
+        ) from None
 
 
 def choose_device(name: str) -> torch.device:
@@ -152,7 +156,7 @@ class Predictor:
         samples = [self._prepare(image, number) for number, image in enumerate(images)]
         found: dict[int, Instances] = {}
         # Padding changes what a grid cell sees, so only pictures of equal padded size share a batch.
-        batches = sorted((collate([sample], with_targets=False) for sample in samples), key=_padded_hw)
+        batches = sorted((self._collate([sample]) for sample in samples), key=_padded_hw)
         for _, same_size in groupby(batches, key=_padded_hw):
             group = list(same_size)
             for start in range(0, len(group), MAX_BATCH):
@@ -175,6 +179,9 @@ class Predictor:
         for transform in self._transforms:
             sample = transform(sample, rng)
         return sample
+
+    def _collate(self, samples: Sequence[Sample]) -> Batch:
+        return collate(samples, with_targets=False, pad_stride=self.config.data.pad_stride)
 
     @staticmethod
     def _above(found: Instances, threshold: float) -> Instances:

@@ -200,7 +200,10 @@ class Instances:
 
     def __getitem__(self, index: npt.ArrayLike | slice) -> Instances:
         """Selects rows by a slice, by positions or by a boolean (N,) array."""
-        rows = np.arange(len(self))[index if isinstance(index, slice) else np.atleast_1d(np.asarray(index))]
+        if not isinstance(index, slice):
+            index = np.atleast_1d(np.asarray(index))
+            index = index if index.size else index.astype(np.int64)  # an empty list would be one of floats
+        rows = np.arange(len(self))[index]
         return replace(
             self,
             labels=self.labels[rows],

@@ -74,6 +74,42 @@ def test_a_resumed_epoch_gives_the_rest_of_it() -> None:
     assert batches(50, 5, shuffle=True, seed=3, epoch=4, skip=7) == whole[7:]
 
 
+TWO_SIZES = [(100, 100) if number % 3 else (200, 100) for number in range(48)]
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_grouped_batches_hold_pictures_of_like_size(world_size: int) -> None:
+    for rank in range(world_size):
+        options = {"shuffle": True, "world_size": world_size, "rank": rank, "epoch": 5}
+        grouped = batches(48, 4, sizes=TWO_SIZES, **options)
+        mixed = [batch for batch in grouped if len({TWO_SIZES[index] for index in batch}) > 1]
+        assert len(mixed) <= 1  # where the sizes meet
+        # The same pictures as without grouping: it is a device's share that is put in order.
+        assert sorted(i for b in grouped for i in b) == sorted(i for b in batches(48, 4, **options) for i in b)
+
+
+def test_grouped_batches_come_in_no_order_of_size() -> None:
+    first = {TWO_SIZES[batches(48, 4, shuffle=True, sizes=TWO_SIZES, epoch=epoch)[0][0]] for epoch in range(20)}
+    assert len(first) == 2
+
+
+def test_grouping_leaves_no_picture_out_for_ever() -> None:
+    sizes = [(10 + number, 10) for number in range(6)]
+    epochs = [batches(6, 4, shuffle=True, drop_last=True, sizes=sizes, epoch=epoch) for epoch in range(30)]
+    assert {index for epoch in epochs for batch in epoch for index in batch} == set(range(6))
+
+
+@pytest.mark.parametrize(("size", "drop_last"), [(1, False), (3, True), (5, False), (5, True)])
+def test_grouping_with_few_pictures(size: int, drop_last: bool) -> None:
+    options = {"shuffle": True, "drop_last": drop_last}
+    found = batches(size, 4, sizes=TWO_SIZES[:size], **options)
+    assert [len(batch) for batch in found] == [len(batch) for batch in batches(size, 4, **options)]
+
+
+def test_sizes_change_nothing_without_shuffling() -> None:
+    assert batches(48, 4, sizes=TWO_SIZES) == batches(48, 4)
+
+
 def test_an_epoch_can_be_given_again() -> None:
     sampler = EpochBatchSampler(9, 2, shuffle=True)
     assert list(sampler) == list(sampler)

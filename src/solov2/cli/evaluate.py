@@ -22,6 +22,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.group_by and not arguments.matching:
         raise ConfigError("--group-by needs --matching")
+    if arguments.threshold is not None and not 0 <= arguments.threshold <= 1:
+        raise ConfigError(f"--threshold is {arguments.threshold}; expected a score in 0..1")
     predictor, config = load_with_recipe(arguments.config, arguments.opt, arguments.weights, arguments.device)
     config = _with_data(config, arguments)
     evaluation = evaluate(predictor, config, categories=predictor.categories, strict=arguments.strict)

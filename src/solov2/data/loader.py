@@ -95,16 +95,17 @@ class EpochBatchSampler(Sampler[list[Key]]):
         """Sorts stretches of the shuffled order by size and shuffles the batches that this gives."""
         assert self.sizes is not None
         longest_and_ratio = [(max(h, w), h / w) for h, w in self.sizes]
+        # The rest is taken off before sorting: after it, it would be the same large pictures every time.
+        count = len(indices) // self.batch_size * self.batch_size
+        full, rest = indices[:count], indices[count:]
         stretch = GROUPED_BATCHES * self.batch_size
-        grouped = np.concatenate(
-            [
-                sorted(indices[start : start + stretch], key=longest_and_ratio.__getitem__)
-                for start in range(0, len(indices), stretch)
-            ]
-        )
-        full = len(grouped) // self.batch_size * self.batch_size
-        batches = grouped[:full].reshape(-1, self.batch_size)
-        return np.concatenate([rng.permutation(batches).ravel(), grouped[full:]])
+        grouped = [
+            index
+            for start in range(0, count, stretch)
+            for index in sorted(full[start : start + stretch], key=longest_and_ratio.__getitem__)
+        ]
+        batches = np.array(grouped, np.int64).reshape(-1, self.batch_size)
+        return np.concatenate([rng.permutation(batches).ravel(), rest])
 
 
 def make_loader(
