@@ -51,10 +51,15 @@ def test_the_default_model_is_the_shipped_one(predictor: solov2.Predictor) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["nuclei_crowded.jpg", "nuclei_fluorescence.jpg", "nuclei_stained.jpg"])
-def test_example(predictor: solov2.Predictor, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "annotated", "covered"),
+    [("nuclei_crowded.jpg", 133, 0.19), ("nuclei_fluorescence.jpg", 36, 0.10), ("nuclei_stained.jpg", 46, 0.21)],
+)
+def test_example(predictor: solov2.Predictor, name: str, annotated: int, covered: float) -> None:
+    """``covered`` is the share of the picture under the annotated masks."""
     found = predictor.predict(EXAMPLES / name)
-    assert len(found) >= 10
+    assert 0.75 * annotated <= len(found) <= 1.1 * annotated
+    assert found.masks.any(axis=0).mean() == pytest.approx(covered, rel=0.25)
     assert found.original_hw == read_image(EXAMPLES / name).shape[:2]
     assert set(found.class_names) == {"nucleus"}
     assert found.areas.min() > 0

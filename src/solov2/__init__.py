@@ -3,7 +3,7 @@
 Example:
     >>> import solov2
     >>> predictor = solov2.load("nuclei", device="cpu")
-    >>> found = predictor.predict("examples/nuclei_fluorescence.png")  # doctest: +SKIP
+    >>> found = predictor.predict("examples/nuclei_fluorescence.jpg")  # doctest: +SKIP
     >>> found.masks, found.labels, found.scores, found.boxes  # doctest: +SKIP
 
 Names are resolved on first use, so that importing the package costs nothing. No module of the package

@@ -13,14 +13,12 @@ from functools import partial
 
 import numpy as np
 
-from solov2.build import build_dataset, source_paths
 from solov2.coco_metrics import MaskAP, mask_ap, pooled_matching
-from solov2.config import Config
+from solov2.data.coco import CocoDataset
 from solov2.data.collate import collate
 from solov2.data.loader import EpochBatchSampler, make_loader
 from solov2.formats import CocoResult, to_coco_results
 from solov2.predict import Predictor
-from solov2.structures import Category
 
 logger = logging.getLogger(__name__)
 
@@ -44,34 +42,21 @@ class Evaluation:
     images: int
 
 
-def evaluate(
-    predictor: Predictor, config: Config, *, categories: Sequence[Category], strict: bool = False
-) -> Evaluation:
-    """Predicts all pictures of the recipe's evaluation data and computes mask AP.
+def evaluate(predictor: Predictor, dataset: CocoDataset, *, batch_size: int = 1, workers: int = 0) -> Evaluation:
+    """Predicts all pictures of a data set and computes mask AP.
 
     Args:
         predictor: the model; its recipe's cap on instances is COCO's maxDets.
-        config: names the evaluation data.
-        categories: the model's classes.
-        strict: refuse data with defects.
-
-    Raises:
-        ConfigError: if the recipe names no annotation file.
-        DatasetError: if the data cannot be used, or its classes are not the model's.
+        dataset: of the model's classes, without annotations in its samples.
+        batch_size: pictures that go through the network together.
+        workers: processes that read pictures.
     """
     started = time.perf_counter()
-    split = config.data.eval
-    dataset = build_dataset(config, split, categories=categories, training=False, strict=strict)
-    sampler = EpochBatchSampler(len(dataset), split.reader.batch_size)
-    loader = make_loader(
-        dataset,
-        sampler,
-        partial(collate, with_targets=False, pad_stride=config.data.pad_stride),
-        workers=min(config.train.workers, len(sampler)),
-    )
+    sampler = EpochBatchSampler(len(dataset), batch_size)
+    padded = partial(collate, with_targets=False, pad_stride=predictor.config.data.pad_stride)
     results: list[CocoResult] = []
     done, told = 0, started
-    for batch in loader:
+    for batch in make_loader(dataset, sampler, padded, workers=min(workers, len(sampler))):
         for image_id, found in zip(batch.image_ids, predictor.run(batch), strict=True):
             results += to_coco_results(found, image_id)
         done += len(batch)
@@ -79,22 +64,22 @@ def evaluate(
             told = time.perf_counter()
             logger.info("evaluated %d of %d pictures", done, len(dataset))
     seconds = time.perf_counter() - started
-    json_path, _ = source_paths(split)
-    ap = mask_ap(json_path, results, max_dets=predictor.config.decode.post_nms_top_n)
+    ap = mask_ap(dataset.ground_truth(), results, max_dets=predictor.config.decode.post_nms_top_n)
     return Evaluation(ap, results, seconds, len(dataset))
 
 
-def best_threshold(config: Config, results: Sequence[CocoResult]) -> float:
-    """The score that separates right from wrong best on the evaluation data.
+def best_threshold(dataset: CocoDataset, results: Sequence[CocoResult]) -> float | None:
+    """The score that separates right from wrong best on evaluation data.
 
     Args:
-        config: names the evaluation data.
+        dataset: the evaluation data.
         results: records of an evaluation on it.
 
     Returns:
-        Of 0.10, 0.15 … 0.90 the threshold with the highest pooled TP / (TP + FP + FN) at IoU 0.5.
+        Of 0.10, 0.15 … 0.90 the threshold with the highest pooled TP / (TP + FP + FN) at IoU 0.5;
+        None where nothing right was found at any of them.
     """
-    json_path, _ = source_paths(config.data.eval)
+    truth = dataset.ground_truth()
     thresholds = np.arange(0.1, 0.901, 0.05).round(2).tolist()
-    scores = [pooled_matching(json_path, results, threshold)["all"].score for threshold in thresholds]
-    return float(thresholds[int(np.argmax(scores))])
+    scores = np.nan_to_num([pooled_matching(truth, results, threshold)["all"].score for threshold in thresholds])
+    return float(thresholds[int(np.argmax(scores))]) if scores.max() > 0 else None

@@ -255,7 +255,10 @@ def test_decay_of_the_reference_spares_norms(frozen_step: Any) -> None:
 
 @pytest.mark.slow
 def test_three_steps(at_start: SOLOv2, frozen_step: Any, targets: list[Targets]) -> None:
-    """Losses at a rate of 1e-4, to 1e-4: gradients, momentum and decay together."""
+    """Losses at a rate of 1e-4, to 1e-3: gradients, momentum and decay together.
+
+    Rounding grows from step to step: between one thread and two the third loss differs by 4e-4.
+    """
     expected = frozen_step["loss_3steps_lr1e-4"]
     optimizer = torch.optim.SGD(parameter_groups(at_start, 1e-4, 1e-4), momentum=0.9)
     optimizer.step()  # with the gradients of the first step
@@ -263,8 +266,8 @@ def test_three_steps(at_start: SOLOv2, frozen_step: Any, targets: list[Targets])
         optimizer.zero_grad()
         with torch.set_grad_enabled(step == 1):
             _, losses = run(at_start, frozen_step, targets)
-        assert losses["loss_mask"].item() == pytest.approx(expected[step, 0], rel=1e-4)
-        assert losses["loss_category"].item() == pytest.approx(expected[step, 1], rel=1e-4)
+        assert losses["loss_mask"].item() == pytest.approx(expected[step, 0], rel=1e-3)
+        assert losses["loss_category"].item() == pytest.approx(expected[step, 1], rel=1e-3)
         if step == 1:
             torch.stack(list(losses.values())).sum().backward()
             optimizer.step()

@@ -252,3 +252,62 @@ def test_weights_carry_no_path_of_the_machine_they_were_trained_on(shapes: Path,
     weights = run(shapes, tmp_path, "epoch=1").weights
     for file in (weights, tmp_path / "tiny" / "last.ckpt"):
         assert str(tmp_path) not in json.dumps(dict(read_weights(file).config))
+
+
+def test_a_second_run_keeps_the_first_ones_files(shapes: Path, tmp_path: Path) -> None:
+    run(shapes, tmp_path, "epoch=1", val=shapes)
+    first = (tmp_path / "tiny" / "best_model.safetensors").read_bytes()
+    result = run(shapes, tmp_path, "epoch=1", "seed=1")
+    assert (tmp_path / "tiny" / "earlier_1" / "best_model.safetensors").read_bytes() == first
+    assert result.weights == tmp_path / "tiny" / "model_final.safetensors"
+    assert [step for step, _ in losses(tmp_path)] == [2, 3]
+
+
+def test_evaluation_data_is_looked_at_before_training(shapes: Path, tmp_path: Path) -> None:
+    with pytest.raises(solov2.DatasetError, match=r"nothing\.json: no such file"):
+        run(shapes, tmp_path, val=tmp_path / "nothing.json")
+    assert not (tmp_path / "tiny").exists()
+
+
+def test_defects_of_the_evaluation_data_do_not_stop_training(shapes: Path, tmp_path: Path) -> None:
+    data = json.loads(shapes.read_text())
+    data["annotations"][0]["segmentation"] = [[10, 10]]
+    del data["annotations"][1]["segmentation"]
+    broken = shapes.with_name("broken.json")
+    broken.write_text(json.dumps(data))
+    assert run(shapes, tmp_path, "epoch=1", val=broken).ap is not None
+
+
+def test_an_unreadable_picture_counts_as_one_without_finds(shapes: Path, tmp_path: Path) -> None:
+    weights = run(shapes, tmp_path, "epoch=1").weights
+    picture = shapes.with_name("picture_2.png")
+    picture.write_bytes(picture.read_bytes()[:600])
+    words = ["eval", "-w", str(weights), "--data", str(shapes), "--json", str(tmp_path / "found.json")]
+    assert main([*words, "--device", "cpu"]) == 0
+    records = json.loads((tmp_path / "found.json").read_text())
+    assert {record["image_id"] for record in records} <= {5, 15, 25, 35, 45, 55}
+    masks = [json.dumps(record["segmentation"]) + str(record["image_id"]) for record in records]
+    assert len(set(masks)) == len(masks)
+
+
+def test_resume_refuses_another_network(shapes: Path, tmp_path: Path) -> None:
+    run(shapes, tmp_path, "epoch=1")
+    with pytest.raises(solov2.WeightsError, match="another network"):
+        run(shapes, tmp_path, "FPN.out_channel=64", resume=tmp_path / "tiny" / "last.ckpt")
+
+
+def test_the_best_ap_is_known_after_a_resume(shapes: Path, tmp_path: Path) -> None:
+    result = run(shapes, tmp_path, "epoch=1", val=shapes)
+    callbacks = torch.load(tmp_path / "tiny" / "last.ckpt", weights_only=True)["callbacks"]
+    (state,) = [state for state in callbacks.values() if "best_ap" in state]
+    assert state["best_ap"] == result.ap.ap
+
+
+def test_a_recipe_takes_the_classes_of_the_weights(shapes: Path, tmp_path: Path) -> None:
+    weights = run(shapes, tmp_path, "epoch=1").weights
+    assert main(["eval", "-c", TINY, "-w", str(weights), "--data", str(shapes), "--device", "cpu"]) == 0
+
+
+def test_an_unknown_device_is_refused_at_once(shapes: Path, tmp_path: Path) -> None:
+    with pytest.raises(solov2.ConfigError, match="device 'abacus' cannot be used"):
+        solov2.train(TINY, data=shapes, overrides=[f"save_dir={tmp_path}"], device="abacus")

@@ -46,6 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
+    except OSError as error:  # a full disk, a folder that may not be written
+        print(f"solov2: error: {error}", file=sys.stderr)
+        return WRONG_INPUT
+
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from solov2.errors import ConfigError, DatasetError
 
 if TYPE_CHECKING:
     from solov2.config import Config
+    from solov2.formats import CocoResult
     from solov2.predict import Predictor
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs the command."""
+    from solov2.build import build_dataset
     from solov2.evaluate import evaluate
     from solov2.formats import write_json
 
@@ -26,9 +27,10 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"--threshold is {arguments.threshold}; expected a score in 0..1")
     predictor, config = load_with_recipe(arguments.config, arguments.opt, arguments.weights, arguments.device)
     config = _with_data(config, arguments)
-    evaluation = evaluate(predictor, config, categories=predictor.categories, strict=arguments.strict)
-    if arguments.json:
-        write_json(Path(arguments.json), evaluation.results)
+    split = config.data.eval
+    dataset = build_dataset(config, split, categories=predictor.categories, training=False, strict=arguments.strict)
+    batch_size = split.reader.batch_size
+    evaluation = evaluate(predictor, dataset, batch_size=batch_size, workers=config.train.workers)
     ap = evaluation.ap
     speed = evaluation.images / max(evaluation.seconds, 1e-9)
     print(f"{evaluation.images} pictures, {speed:.1f} per second, reading and encoding included")
@@ -36,7 +38,9 @@ def run(arguments: argparse.Namespace) -> int:
     print("\n".join(ap.table(per_class=arguments.classwise)))
     if arguments.matching:
         threshold = predictor.score_threshold if arguments.threshold is None else arguments.threshold
-        _print_matching(config, evaluation.results, threshold, arguments.group_by)
+        _print_matching(dataset.ground_truth(), evaluation.results, threshold, arguments.group_by)
+    if arguments.json:  # last: a path that cannot be written must not cost the figures
+        write_json(Path(arguments.json), evaluation.results)
     return 0
 
 
@@ -50,7 +54,9 @@ def load_with_recipe(
     """
     from solov2.build import build_model
     from solov2.config import load_config
+    from solov2.config.own_data import with_class_count
     from solov2.predict import Predictor, choose_device, load
+    from solov2.weights.files import find_weights, read_weights
     from solov2.weights.load import load_weights
 
     if recipe is None:
@@ -64,6 +70,9 @@ def load_with_recipe(
     name = weights or config.train.weights
     if name is None:
         raise ConfigError(f"{recipe}: names no weights; give them with -w")
+    categories = read_weights(find_weights(name)).categories
+    if categories and not any("num_classes" in override for override in overrides):
+        config = with_class_count(config, len(categories))  # weights trained on own data keep their classes
     model = build_model(config)
     file = load_weights(model, name)
     return Predictor(model, config, file.categories, file.score_threshold, choose_device(device)), config
@@ -79,20 +88,17 @@ def _with_data(config: Config, arguments: argparse.Namespace) -> Config:
     return with_own_data(config, val=arguments.data, images=arguments.images)
 
 
-def _print_matching(config: Config, results: Sequence[object], threshold: float, field: str | None) -> None:
-    from solov2.build import source_paths
+def _print_matching(truth: dict[str, Any], results: list[CocoResult], threshold: float, field: str | None) -> None:
     from solov2.coco_metrics import pooled_matching
 
-    json_path, _ = source_paths(config.data.eval)
     groups = None
     if field:
-        images = json.loads(json_path.read_text(encoding="utf-8"))["images"]
-        if not all(field in image for image in images):
-            raise DatasetError(f"{json_path}: its images have no field {field!r} to group by")
-        groups = {image["id"]: str(image[field]) for image in images}
+        if not all(field in image for image in truth["images"]):
+            raise DatasetError(f"--group-by {field}: not every image of the json has this field")
+        groups = {image["id"]: str(image[field]) for image in truth["images"]}
     print(f"matching at IoU 0.5 and score threshold {threshold:g}, pooled over pictures")
     print(f"{'':<18} TP/(TP+FP+FN)     TP     FP     FN  segmentation quality  panoptic quality")
-    for name, m in pooled_matching(json_path, results, threshold, groups=groups).items():  # type: ignore[arg-type]
+    for name, m in pooled_matching(truth, results, threshold, groups=groups).items():
         print(
             f"{name:<18} {m.score:>13.3f} {m.tp:>6} {m.fp:>6} {m.fn:>6} "
             f"{m.segmentation_quality:>21.3f} {m.panoptic_quality:>17.3f}"

@@ -19,8 +19,11 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError("give a picture with --infer_img or a folder with --infer_dir")
     if not 0 <= arguments.draw_threshold <= 1:
         raise ConfigError(f"--draw_threshold is {arguments.draw_threshold}; expected a score in 0..1")
-    paths = find_pictures([source])
+    paths, _ = find_pictures([source])
     predictor, _ = load_with_recipe(arguments.config, arguments.opt, arguments.weights, arguments.device)
     output = Path(arguments.output_dir)
     json_path = output / RESULTS_FILE if arguments.save_results else None
-    return predict_all(predictor, paths, output, arguments.draw_threshold, json_path)
+    # As PaddleDetection has it: ids count from 0, and the threshold is for drawing alone.
+    return predict_all(
+        predictor, paths, output, arguments.draw_threshold, json_path, first_id=0, record_all=json_path is not None
+    )

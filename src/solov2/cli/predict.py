@@ -26,16 +26,31 @@ def run(arguments: argparse.Namespace) -> int:
     """Runs the command."""
     if arguments.threshold is not None and not 0 <= arguments.threshold <= 1:
         raise ConfigError(f"--threshold is {arguments.threshold}; expected a score in 0..1")
-    paths = find_pictures(arguments.inputs)
+    paths, problems = find_pictures(arguments.inputs)
     from solov2.predict import DEFAULT_MODEL, load
 
     predictor = load(arguments.model or DEFAULT_MODEL, arguments.device)
     json_path = Path(arguments.json) if arguments.json else None
-    return predict_all(predictor, paths, Path(arguments.output), arguments.threshold, json_path)
+    failed = predict_all(predictor, paths, Path(arguments.output), arguments.threshold, json_path)
+    return tell(problems) or failed
+
+
+def tell(problems: list[str]) -> int:
+    """Prints problems, a line each; 1 if there are any, else 0."""
+    for problem in problems:
+        print(f"solov2: error: {problem}", file=sys.stderr)
+    return 1 if problems else 0
 
 
 def predict_all(
-    predictor: Predictor, paths: list[Path], output: Path, threshold: float | None, json_path: Path | None
+    predictor: Predictor,
+    paths: list[Path],
+    output: Path,
+    threshold: float | None,
+    json_path: Path | None,
+    *,
+    first_id: int = 1,
+    record_all: bool = False,
 ) -> int:
     """Predicts pictures one by one; a bad one is reported and the others go on.
 
@@ -44,7 +59,9 @@ def predict_all(
         paths: the pictures.
         output: folder of the overlays; it is made.
         threshold: least score; None is the model's own.
-        json_path: where to write COCO records, with ``file_name`` and ``image_id`` counting from 1.
+        json_path: where to write COCO records, with ``file_name`` and ``image_id``.
+        first_id: ``image_id`` of the first picture.
+        record_all: the records hold every instance found, whatever its score.
 
     Returns:
         0, or 1 when a picture failed.
@@ -56,9 +73,11 @@ def predict_all(
     ending = "_overlay" if output.resolve() in {path.resolve().parent for path in paths} else ""
     used: set[Path] = {path.resolve() for path in paths}
     failed = 0
-    for number, path in enumerate(paths, start=1):
+    for number, path in enumerate(paths, start=first_id):
         try:
-            found = _predict_one(predictor, path, output / f"{path.stem}{ending}", threshold, used)
+            found = predictor.predict(path, 0.0 if record_all else threshold)
+            shown = found if threshold is None else found[found.scores >= threshold]
+            _show(path, shown, output / f"{path.stem}{ending}", used)
         except (ImageError, OSError) as error:
             print(f"solov2: error: {error}", file=sys.stderr)
             failed += 1
@@ -70,15 +89,13 @@ def predict_all(
     return 1 if failed else 0
 
 
-def _predict_one(predictor: Predictor, path: Path, wish: Path, threshold: float | None, used: set[Path]) -> Instances:
+def _show(path: Path, found: Instances, wish: Path, used: set[Path]) -> None:
     from solov2.data.image import read_image
     from solov2.formats import rows
     from solov2.visualize import draw_instances, save_picture
 
-    image = read_image(path)
-    found = predictor.predict(image[:, :, ::-1], threshold)
     target = _overlay_path(path, wish, used)
-    save_picture(target, draw_instances(image, found))
+    save_picture(target, draw_instances(read_image(path), found))
     height, width = found.original_hw
     print(f"{path}  {width}x{height}  {len(found)} instance{'' if len(found) == 1 else 's'}")
     lines = rows(found)
@@ -89,7 +106,6 @@ def _predict_one(predictor: Predictor, path: Path, wish: Path, threshold: float 
         box = " ".join(f"{int(value):>5}" for value in row.box)
         print(f"  {row.class_name:<{name_width}}  {row.score:.3f}  {box}  {row.area}")
     print(f"  overlay: {target}")
-    return found
 
 
 def _overlay_path(path: Path, wish: Path, used: set[Path]) -> Path:
@@ -102,16 +118,25 @@ def _overlay_path(path: Path, wish: Path, used: set[Path]) -> Path:
     return target
 
 
-def find_pictures(inputs: Iterable[str]) -> list[Path]:
-    """Files of names, folders and patterns, in the order given, each once.
+def find_pictures(inputs: Iterable[str]) -> tuple[list[Path], list[str]]:
+    """Files of names, folders and patterns.
+
+    Returns:
+        The files in the order given, each once, and what was wrong with the inputs that gave none.
 
     Raises:
-        ImageError: if a folder holds no picture or a pattern matches nothing.
+        ImageError: if no input gives a file.
     """
     found: dict[Path, None] = {}
+    problems = []
     for name in inputs:
-        found.update(dict.fromkeys(_matches(name)))
-    return list(found)
+        try:
+            found.update(dict.fromkeys(_matches(name)))
+        except ImageError as error:
+            problems.append(str(error))
+    if not found:
+        raise ImageError("; ".join(problems))
+    return list(found), problems
 
 
 def _matches(name: str) -> Iterator[Path]:

@@ -78,6 +78,11 @@ def count_classes(json_path: Path) -> int:
     return count
 
 
+def with_class_count(config: Config, count: int) -> Config:
+    """The recipe for another number of classes."""
+    return config.model_copy(update={"model": config.model.model_copy(update={"num_classes": count})})
+
+
 def without_paths(config: Config) -> Config:
     """Leaves out where things lie on this machine: weights travel, and folder names are nobody else's business."""
     splits = {

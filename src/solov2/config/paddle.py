@@ -2,7 +2,8 @@
 
 A key is understood (`Take`, `Expand`), known with the only value that is supported (`Only`), known and without
 effect (`Ignored`), or an error. Meanings follow PaddleDetection at commit 666f597f. Keys of our own:
-`ShuffleNetV2`, `base_devices`, `seed`, `amp_dtype`, `Resize.min_scale`, `RandomFlip.vertical_prob`, `RandomRotate90`.
+`ShuffleNetV2`, `base_devices`, `seed`, `amp_dtype`, `group_by_size`, `Resize.min_scale`, `RandomResize.min_scale`,
+`RandomFlip.vertical_prob`, `RandomRotate90`.
 """
 
 from __future__ import annotations

@@ -130,7 +130,9 @@ class CocoDataset(Dataset[Sample]):
         self.transforms = tuple(transforms)
         self.strict = strict
         self.seed = seed
+        self._with_annotations = with_annotations
         self._annotations = source.annotations if with_annotations else {}
+        self._source = source
         self._images = tuple(
             record
             for record in source.images
@@ -145,6 +147,16 @@ class CocoDataset(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self._images)
 
+    def ground_truth(self) -> dict[str, Any]:
+        """What its pictures should be measured against, in COCO's form: only what passed the checks."""
+        annotations = [
+            {**record, "segmentation": _clean(record["segmentation"])}
+            for image in self._images
+            for record in self._source.annotations[image["id"]]
+        ]
+        categories = [{"id": category.id, "name": category.name} for category in self._source.categories]
+        return {"images": list(self._images), "annotations": annotations, "categories": categories}
+
     @property
     def sizes(self) -> list[HW]:
         """Height and width of every picture, as the json states them."""
@@ -153,10 +165,11 @@ class CocoDataset(Dataset[Sample]):
     def __getitem__(self, key: Key) -> Sample:
         """The sample for (epoch, index); its random numbers depend on both and the seed alone.
 
-        A picture whose pixels cannot be decoded is replaced by the next one, with a warning, unless
-        the data set is strict.
+        Unless the data set is strict, a picture whose pixels cannot be decoded is replaced, with a
+        warning: in training by the next one, in evaluation by a black one, so that its objects count
+        as not found.
         """
-        epoch, index = key
+        _, index = key
         for step in range(len(self)):
             record = self._images[(index + step) % len(self)]
             try:
@@ -164,13 +177,24 @@ class CocoDataset(Dataset[Sample]):
             except ImageError as error:
                 if self.strict:
                     raise
+                if not self._with_annotations:
+                    logger.warning("%s; its objects count as not found", error)
+                    return self._transformed(self._black(record), key)
                 logger.warning("%s; the next picture is used instead", error)
                 continue
-            rng = np.random.default_rng([self.seed, epoch, index])
-            for transform in self.transforms:
-                sample = transform(sample, rng)
-            return sample
+            return self._transformed(sample, key)
         raise DatasetError(f"{self.image_dir}: not one of its {len(self)} pictures can be read")
+
+    def _transformed(self, sample: Sample, key: Key) -> Sample:
+        rng = np.random.default_rng([self.seed, *key])
+        for transform in self.transforms:
+            sample = transform(sample, rng)
+        return sample
+
+    @staticmethod
+    def _black(record: dict[str, Any]) -> Sample:
+        image = np.zeros((record["height"], record["width"], 3), np.uint8)
+        return Sample.of_image(image, int(record["id"]), str(record["file_name"]))
 
     def _read(self, record: dict[str, Any]) -> Sample:
         image = read_image(self.image_dir / record["file_name"])
@@ -238,3 +262,9 @@ def shape_of(segmentation: Any, hw: tuple[int, int]) -> Shape:
             warnings.simplefilter("ignore")  # pycocotools' own use of NumPy
             return Bitmap.of(rle_codec.decode(rle))
     return Polygons(tuple(usable_parts(segmentation)))
+
+
+def _clean(segmentation: Any) -> Any:
+    if isinstance(segmentation, dict):
+        return segmentation
+    return [part.ravel().tolist() for part in usable_parts(segmentation)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -131,10 +132,12 @@ def make_loader(
         collate_fn=collate,
         num_workers=workers,
         pin_memory=pin_memory,
-        worker_init_fn=_one_thread,
+        worker_init_fn=_start_worker,
     )
 
 
-def _one_thread(_: int) -> None:
+def _start_worker(_: int) -> None:
+    # Ctrl-C reaches every process of a terminal; the main one decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Workers share the cores already; OpenCV's own threads would only fight over them.
     cv2.setNumThreads(0)

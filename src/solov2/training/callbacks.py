@@ -57,6 +57,12 @@ class Progress(lightning.Callback):
         """Starts the clocks."""
         self._since = self._started = time.perf_counter()
         self._first_step = trainer.global_step
+        if trainer.is_global_zero:
+            drop_metrics_after(self.path, trainer.global_step)
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Leaves the evaluation between two epochs out of the images per second."""
+        self._since = time.perf_counter()
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -113,6 +119,17 @@ def append_metrics(path: Path, row: dict[str, Any]) -> None:
         writer.writerow(row)
 
 
+def drop_metrics_after(path: Path, step: int) -> None:
+    """Removes rows that a run wrote after the checkpoint it is now resumed from."""
+    if not path.exists():
+        return
+    with path.open(newline="", encoding="utf-8") as stream:
+        rows = [row for row in csv.DictReader(stream) if int(row["step"]) <= step]
+    path.unlink()
+    for row in rows:
+        append_metrics(path, row)
+
+
 class Snapshots(lightning.Callback):
     """Every ``every`` epochs and at the end: a resumable checkpoint, then an evaluation.
 
@@ -152,9 +169,17 @@ class Snapshots(lightning.Callback):
         if trainer.should_stop or (number % self.every and number != trainer.max_epochs):
             return
         save_checkpoint(trainer, self.folder)  # first: an evaluation that fails must not cost the epoch
-        if self.evaluate is None or not trainer.is_global_zero:
+        if self.evaluate is None:
             return
-        self.last = self.evaluate(pl_module)
+        if trainer.is_global_zero:
+            self._evaluate(trainer, pl_module, self.evaluate)
+        save_checkpoint(trainer, self.folder)  # again: now it knows the best AP
+
+    def _evaluate(
+        self, trainer: lightning.Trainer, module: SOLOv2Module, evaluate: Callable[[SOLOv2Module], Evaluation]
+    ) -> None:
+        number = trainer.current_epoch + 1
+        self.last = evaluate(module)
         ap = self.last.ap
         logger.info(
             "epoch %d/%d  mask AP %.4f  AP50 %.4f  AP75 %.4f  (maxDets %d, %d pictures, %.0f s)",
@@ -172,13 +197,15 @@ class Snapshots(lightning.Callback):
         )
         if ap.ap >= self.best_ap:
             self.best_ap = ap.ap
-            self.save_best(pl_module)
+            self.save_best(module)
 
 
 def save_checkpoint(trainer: lightning.Trainer, folder: Path) -> None:
-    """Writes last.ckpt; an interrupted write leaves the old one as it was."""
+    """Writes last.ckpt; an interrupted write leaves the old one as it was. Every device must call it."""
     if trainer.is_global_zero:
         write_atomically(folder / LAST_CHECKPOINT, lambda temporary: trainer.save_checkpoint(temporary))
+    else:  # writes nothing there, but the devices wait for each other in it
+        trainer.save_checkpoint(folder / LAST_CHECKPOINT)
 
 
 class GracefulStop(lightning.Callback):
@@ -208,7 +235,9 @@ class GracefulStop(lightning.Callback):
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Saves and stops, once asked to."""
+        """Saves and stops, once any device has been asked to."""
+        if trainer.world_size > 1:
+            self.stopped = trainer.strategy.reduce_boolean_decision(self.stopped, all=False)
         if self.stopped:
             save_checkpoint(trainer, self.folder)
             trainer.should_stop = True

@@ -16,9 +16,11 @@ from solov2.build import build_dataset, build_model, build_schedule
 from solov2.coco_metrics import MaskAP
 from solov2.config import Config, load_config
 from solov2.config.own_data import with_own_data, with_short_warm_up, without_paths
+from solov2.config.schema import ResNetConfig
+from solov2.data.coco import CocoDataset
 from solov2.errors import ConfigError, WeightsError
 from solov2.evaluate import Evaluation, best_threshold, evaluate
-from solov2.predict import Predictor
+from solov2.predict import Predictor, choose_device
 from solov2.structures import Category
 from solov2.training.callbacks import LAST_CHECKPOINT, METRICS_FILE, GracefulStop, Progress, Snapshots
 from solov2.training.data_module import TrainingData
@@ -90,14 +92,23 @@ def train(
     config = with_own_data(load_config(recipe, overrides), data=data, val=val, images=images, val_images=val_images)
     dataset = build_dataset(config, config.data.train, training=True, strict=strict)
     _check_classes(config, dataset.categories)
+    eval_dataset = None
+    if evaluate_epochs and config.data.eval.source.anno_path is not None:  # looked at now: not after hours
+        eval_dataset = build_dataset(
+            config, config.data.eval, categories=dataset.categories, training=False, strict=strict
+        )
     folder = Path(config.train.save_dir).expanduser() / config.name
-    checkpoint = _read_checkpoint(resume, dataset.categories) if resume is not None else None
+    checkpoint = _read_checkpoint(resume, config, dataset.categories) if resume is not None else None
 
     lightning.seed_everything(config.train.seed, verbose=False)
     model = build_model(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if config.train.init_weights and checkpoint is None:
         load_pretrained(model, config.train.init_weights, tuple(c.name for c in dataset.categories))
-    trainer, snapshots, graceful = _trainer(config, folder, device, dataset.categories, strict, evaluate_epochs)
+    trainer, snapshots, graceful = _trainer(config, folder, choose_device(device), dataset.categories, eval_dataset)
+    if trainer.is_global_zero and checkpoint is None:
+        _keep_earlier_run(folder)
+    if not trainer.is_global_zero:
+        logging.getLogger("solov2").setLevel(logging.WARNING)  # one device tells it all
     batches = TrainingData(dataset, config, _progress_of(checkpoint))
     steps_per_epoch = len(batches.sampler(0, 0, trainer.world_size))
     config = with_short_warm_up(config, steps_per_epoch)
@@ -112,10 +123,10 @@ def train(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")  # advice on settings that are chosen here
         trainer.fit(module, batches, ckpt_path=str(resume) if resume is not None else None, weights_only=True)
-    if graceful.stopped:
+    if graceful.stopped and trainer.current_epoch < config.train.epochs:
         logger.info("stopped; go on with: -r %s", folder / LAST_CHECKPOINT)
         return TrainResult(folder, None, snapshots.last.ap if snapshots.last else None, stopped=True)
-    return _finish(module, config, folder, dataset.categories, snapshots)
+    return _finish(module, config, folder, dataset.categories, snapshots, eval_dataset)
 
 
 def _count(config: Config) -> int:
@@ -130,7 +141,7 @@ def _check_classes(config: Config, categories: Sequence[Category]) -> None:
         )
 
 
-def _read_checkpoint(path: str | Path, categories: Sequence[Category]) -> dict[str, Any]:
+def _read_checkpoint(path: str | Path, config: Config, categories: Sequence[Category]) -> dict[str, Any]:
     if not Path(path).is_file():
         raise WeightsError(f"{path}: no such checkpoint to resume from; expected the {LAST_CHECKPOINT} of a run")
     try:
@@ -141,6 +152,8 @@ def _read_checkpoint(path: str | Path, categories: Sequence[Category]) -> dict[s
     before = [(record["id"], record["name"]) for record in metadata["categories"]]
     if before != [(category.id, category.name) for category in categories]:
         raise WeightsError(f"{path}: was trained on other classes than the data's; resume with the data it began with")
+    if metadata["config"]["model"] != config.model_dump(mode="json")["model"]:
+        raise WeightsError(f"{path}: is of another network than the recipe's; resume with the recipe it began with")
     return checkpoint
 
 
@@ -151,32 +164,40 @@ def _progress_of(checkpoint: Mapping[str, Any] | None) -> tuple[int, int]:
 
 
 def _trainer(
-    config: Config, folder: Path, device: str, categories: Sequence[Category], strict: bool, evaluate_epochs: bool
+    config: Config,
+    folder: Path,
+    device: torch.device,
+    categories: Sequence[Category],
+    eval_dataset: CocoDataset | None,
 ) -> tuple[lightning.Trainer, Snapshots, GracefulStop]:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its greetings
     folder.mkdir(parents=True, exist_ok=True)
     categories = tuple(categories)
 
     def evaluate_now(module: SOLOv2Module) -> Evaluation:
+        assert eval_dataset is not None
         predictor = Predictor(module.best_model, config, categories, device=module.device)
-        evaluation = evaluate(predictor, config, categories=categories, strict=strict)
+        batch_size = config.data.eval.reader.batch_size
+        evaluation = evaluate(predictor, eval_dataset, batch_size=batch_size, workers=config.train.workers)
         module.model.train()
         return evaluation
 
     def save_best(module: SOLOv2Module) -> None:
-        _save(module, config, folder / BEST_WEIGHTS, categories, snapshots.last)
+        _save(module, config, folder / BEST_WEIGHTS, categories, snapshots.last, eval_dataset)
 
-    has_eval = evaluate_epochs and config.data.eval.source.anno_path is not None
-    snapshots = Snapshots(folder, config.train.snapshot_epoch, evaluate_now if has_eval else None, save_best)
+    evaluator = evaluate_now if eval_dataset is not None else None
+    snapshots = Snapshots(folder, config.train.snapshot_epoch, evaluator, save_best)
     graceful = GracefulStop(folder)
+    backbone = config.model.backbone
     trainer = lightning.Trainer(
-        accelerator=device,
-        devices="auto",
+        accelerator=device.type,
+        devices="auto" if device.index is None else [device.index],
         precision=_precision(config, device),
         max_epochs=config.train.epochs,
         gradient_clip_val=config.optim.clip_norm or config.optim.clip_value,
         gradient_clip_algorithm="norm" if config.optim.clip_norm else "value",
         callbacks=[Progress(config.train.log_every, folder / METRICS_FILE), graceful, snapshots],
+        sync_batchnorm=isinstance(backbone, ResNetConfig) and backbone.sync_norm and not backbone.freeze_norm,
         reload_dataloaders_every_n_epochs=1,
         use_distributed_sampler=False,
         logger=False,
@@ -188,20 +209,41 @@ def _trainer(
     return trainer, snapshots, graceful
 
 
-def _precision(config: Config, device: str) -> Any:
+def _precision(config: Config, device: torch.device) -> Any:
     if not config.train.amp:
         return "32-true"
-    on_gpu = device in ("auto", "cuda") and torch.cuda.is_available()
+    on_gpu = device.type == "cuda"
     has_bfloat16 = not on_gpu or torch.cuda.is_bf16_supported(including_emulation=False)
     wanted = config.train.amp_dtype
     # On a CPU float16 would silently run as bfloat16: say bfloat16 there.
     return "bf16-mixed" if wanted == "bfloat16" or (wanted == "auto" and has_bfloat16) or not on_gpu else "16-mixed"
 
 
+def _keep_earlier_run(folder: Path) -> None:
+    """Moves what an earlier run left in the folder into one of its own, so that nothing is lost or mixed up."""
+    files = [folder / name for name in (LAST_CHECKPOINT, FINAL_WEIGHTS, BEST_WEIGHTS, METRICS_FILE)]
+    files = [file for file in files if file.exists()]
+    if not files:
+        return
+    number = 1
+    while (folder / f"earlier_{number}").exists():
+        number += 1
+    earlier = folder / f"earlier_{number}"
+    earlier.mkdir()
+    for file in files:
+        file.rename(earlier / file.name)
+    logger.info("%s holds an earlier run; it is now in %s", folder, earlier)
+
+
 def _finish(
-    module: SOLOv2Module, config: Config, folder: Path, categories: Sequence[Category], snapshots: Snapshots
+    module: SOLOv2Module,
+    config: Config,
+    folder: Path,
+    categories: Sequence[Category],
+    snapshots: Snapshots,
+    eval_dataset: CocoDataset | None,
 ) -> TrainResult:
-    _save(module, config, folder / FINAL_WEIGHTS, categories, snapshots.last)
+    _save(module, config, folder / FINAL_WEIGHTS, categories, snapshots.last, eval_dataset)
     best = folder / BEST_WEIGHTS
     weights = best if snapshots.last is not None and best.exists() else folder / FINAL_WEIGHTS
     logger.info("finished; use it with: solov2 predict -m %s PICTURE", weights)
@@ -209,11 +251,18 @@ def _finish(
 
 
 def _save(
-    module: SOLOv2Module, config: Config, path: Path, categories: Sequence[Category], evaluation: Evaluation | None
+    module: SOLOv2Module,
+    config: Config,
+    path: Path,
+    categories: Sequence[Category],
+    evaluation: Evaluation | None,
+    eval_dataset: CocoDataset | None,
 ) -> None:
     if not module.trainer.is_global_zero:
         return
-    threshold = best_threshold(config, evaluation.results) if evaluation is not None else None
+    threshold = None
+    if evaluation is not None and eval_dataset is not None:
+        threshold = best_threshold(eval_dataset, evaluation.results)
     weights = WeightsFile(
         state=module.best_model.state_dict(),
         config=without_paths(config).model_dump(mode="json"),

@@ -74,7 +74,10 @@ class SOLOv2Module(lightning.LightningModule):
         predictions = self.model(images.contiguous(memory_format=torch.channels_last))
         losses = self.compute_losses(predictions, batch.targets)
         total = torch.stack(list(losses.values())).sum()
-        if not torch.isfinite(total):
+        bad = not bool(torch.isfinite(total))
+        if self.trainer.world_size > 1:  # all devices stop together, or the others would wait for ever
+            bad = self.trainer.strategy.reduce_boolean_decision(bad, all=False)
+        if bad:
             values = ", ".join(f"{name} {value.item():g}" for name, value in losses.items())
             raise TrainingError(
                 f"the loss is no longer a number at step {self.global_step} ({values}); the pictures of the batch: "
@@ -117,6 +120,9 @@ class SOLOv2Module(lightning.LightningModule):
             checkpoint["ema"] = self.ema.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Continues the average."""
+        """Continues the average, or begins it with the checkpoint's weights."""
         if self.ema and "ema" in checkpoint:
             self.ema.load_state_dict(checkpoint["ema"])
+        elif self.ema:
+            state = {name.removeprefix("model."): value for name, value in checkpoint["state_dict"].items()}
+            self.ema.model.load_state_dict(state)

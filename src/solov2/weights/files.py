@@ -172,8 +172,8 @@ def find_weights(name_or_path: str | Path) -> Path:
             return path
     if "://" in name:
         raise WeightsError(
-            f"{name}: this version opens no network connection; download the file yourself, "
-            "or train without it: -o pretrain_weights=null"
+            f"{name}: this version opens no network connection and reads only its own weights files. To train without "
+            "it, unfreeze the backbone: -o pretrain_weights=null ResNet.freeze_at=-1 ResNet.freeze_norm=false"
         )
     shipped = SHIPPED / f"{ALIASES.get(name, name)}{WEIGHTS_SUFFIX}"
     if shipped.is_file():
