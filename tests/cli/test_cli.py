@@ -166,11 +166,12 @@ def test_a_missing_picture_is_reported_with_the_others(tiny_weights: Path, save:
 def test_find_pictures(save: Save, tmp_path: Path) -> None:
     for name in ("b.png", "a.jpg", "deep/c.webp", "odd[1].png"):
         save(name)
-    assert find_pictures(["b.png", "./b.png", "a.jpg"]) == [Path("b.png"), Path("a.jpg")]
-    assert find_pictures(["."]) == [Path("a.jpg"), Path("b.png"), Path("odd[1].png")]
-    assert find_pictures(["**/*.webp"]) == [Path("deep/c.webp")]
-    assert find_pictures(["odd[1].png"]) == [Path("odd[1].png")]  # a file of this name wins over the pattern
-    assert find_pictures([str(tmp_path / "?.png")]) == [tmp_path / "b.png"]
+    assert find_pictures(["b.png", "./b.png", "a.jpg"]) == ([Path("b.png"), Path("a.jpg")], [])
+    assert find_pictures(["."]) == ([Path("a.jpg"), Path("b.png"), Path("odd[1].png")], [])
+    assert find_pictures(["**/*.webp"]) == ([Path("deep/c.webp")], [])
+    assert find_pictures(["odd[1].png"]) == ([Path("odd[1].png")], [])  # a file of this name wins over the pattern
+    assert find_pictures([str(tmp_path / "?.png")]) == ([tmp_path / "b.png"], [])
+    assert find_pictures(["*.tif", "a.jpg"]) == ([Path("a.jpg")], ["*.tif: no file matches this pattern"])
     with pytest.raises(ImageError, match="no file matches"):
         find_pictures(["*.tif"])
 
