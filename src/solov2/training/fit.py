@@ -119,7 +119,9 @@ def train(
         trainer.world_size / config.train.base_devices,
         WeightsFile({}, without_paths(config).model_dump(mode="json"), dataset.categories).metadata(),
     )
-    logger.info("training %s on %d pictures, %d classes, into %s", config.name, len(dataset), _count(config), folder)
+    logger.info(
+        "training %s on %d pictures, %d classes, into %s", config.name, len(dataset), config.model.num_classes, folder
+    )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")  # advice on settings that are chosen here
         trainer.fit(module, batches, ckpt_path=str(resume) if resume is not None else None, weights_only=True)
@@ -127,10 +129,6 @@ def train(
         logger.info("stopped; go on with: -r %s", folder / LAST_CHECKPOINT)
         return TrainResult(folder, None, snapshots.last.ap if snapshots.last else None, stopped=True)
     return _finish(module, config, folder, dataset.categories, snapshots, eval_dataset)
-
-
-def _count(config: Config) -> int:
-    return config.model.num_classes
 
 
 def _check_classes(config: Config, categories: Sequence[Category]) -> None:
