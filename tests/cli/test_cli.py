@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -336,3 +337,14 @@ def test_interruptions(monkeypatch: pytest.MonkeyPatch, error: BaseException, co
     monkeypatch.setattr(sys, "stderr", err)
     assert main(["config", "list"]) == code
     assert err.getvalue() == ("solov2: interrupted\n" if code else "")
+
+
+def test_predict_ends_quietly_when_nobody_reads_on(tiny_weights: Path, save: Save) -> None:
+    code = "import sys, solov2.cli; sys.exit(solov2.cli.main(sys.argv[1:]))"
+    words = [sys.executable, "-c", code, "predict", "-m", str(tiny_weights), str(save()), "--device", "cpu"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()  # as head does
+        assert process.stderr.read() == ""
+    assert process.returncode == 0

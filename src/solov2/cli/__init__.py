@@ -34,7 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     run: Callable[[argparse.Namespace], int] = import_module(f"solov2.cli.{arguments.module}").run
     try:
-        return run(arguments)
+        code = run(arguments)
+        sys.stdout.flush()  # here, where a reader that has gone away can still be told from an error
+        return code
     except Solov2Error as error:
         print(f"solov2: error: {error}", file=sys.stderr)
         return WRONG_INPUT
@@ -45,7 +47,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         with contextlib.suppress(OSError):  # what is still buffered must not fail again at exit
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-
     except OSError as error:  # a full disk, a folder that may not be written
         print(f"solov2: error: {error}", file=sys.stderr)
         return WRONG_INPUT

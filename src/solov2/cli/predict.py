@@ -78,6 +78,8 @@ def predict_all(
             found = predictor.predict(path, 0.0 if record_all else threshold)
             shown = found if threshold is None else found[found.scores >= threshold]
             _show(path, shown, output / f"{path.stem}{ending}", used)
+        except BrokenPipeError:  # nobody reads the table any more: that ends the command, it is no bad picture
+            raise
         except (ImageError, OSError) as error:
             print(f"solov2: error: {error}", file=sys.stderr)
             failed += 1
