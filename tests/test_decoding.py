@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 import solov2.decoding
 from solov2.decoding import Candidates, category_scores, decode, find_candidates, mask_iou, matrix_nms, point_nms
 from solov2.structures import Frame, Predictions
+from tests.largest_tensor import LargestTensor
 
 
 def columns(first: int, last: int) -> Tensor:
@@ -208,18 +207,6 @@ def test_masks_are_made_only_as_long_as_they_can_matter(monkeypatch: pytest.Monk
     assert sum(made) == 30  # chunks of ten: the 25th best product exceeds the 31st category score
 
 
-class _LargestTensor(TorchDispatchMode):
-    """Elements of the largest tensor any operation makes."""
-
-    elements = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        sizes = [leaf.numel() for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
-        self.elements = max([self.elements, *sizes])
-        return out
-
-
 def test_an_untrained_network_needs_no_more_memory() -> None:
     """3,872 cells × 80 categories all just above the threshold: 300,000 candidates, 16 M mask pixels."""
     generator = torch.Generator().manual_seed(0)
@@ -227,7 +214,7 @@ def test_an_untrained_network_needs_no_more_memory() -> None:
     kernels = torch.randn(3872, 4, generator=generator)
     features = torch.randn(4, 64, 64, generator=generator) * 0.1
     chunk = 2**21
-    with _LargestTensor() as largest:
+    with LargestTensor() as largest:
         found = search(scores, kernels, features, 32, top_n=100, chunk_elements=chunk)
     assert largest.elements <= chunk
     assert len(found.scores) == 100

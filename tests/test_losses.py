@@ -5,11 +5,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from solov2.losses import SOLOv2Loss, dice_loss, dice_terms, focal_loss
 from solov2.structures import LevelAssignment, Predictions, Targets
+from tests.largest_tensor import LargestTensor
 
 GRID = 3
 CATEGORIES = 4
@@ -233,18 +232,6 @@ def test_half_precision_sums_do_not_overflow() -> None:
     assert loss.item() == pytest.approx(0, abs=1e-3)
 
 
-class _LargestTensor(TorchDispatchMode):
-    """Elements of the largest tensor any operation makes, forward and backward."""
-
-    elements = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        sizes = [leaf.numel() for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
-        self.elements = max([self.elements, *sizes])
-        return out
-
-
 @contextmanager
 def bytes_saved_for_backward() -> Iterator[dict[int, int]]:
     """Address and size of every memory block that is kept for backward."""
@@ -263,7 +250,7 @@ def test_memory_does_not_grow_with_the_masks() -> None:
     features = torch.randn(channels, height, width, requires_grad=True)
     kernels = torch.randn(pairs, channels, requires_grad=True)
     masks = torch.ones(1, height, width, dtype=torch.uint8)
-    with _LargestTensor() as largest:
+    with LargestTensor() as largest:
         with bytes_saved_for_backward() as saved:
             loss = dice_loss(kernels, features, masks, torch.zeros(pairs, dtype=torch.int64), chunk)
         loss.backward()
@@ -277,7 +264,7 @@ def test_memory_does_not_grow_with_the_masks() -> None:
 def test_one_chunk_would_be_larger() -> None:
     """The probes of the test above see the masks where there is no chunking and no recomputation."""
     kernels, features = torch.randn(200, 8, requires_grad=True), torch.randn(8, 2000)
-    with _LargestTensor() as largest, bytes_saved_for_backward() as saved:
+    with LargestTensor() as largest, bytes_saved_for_backward() as saved:
         loss = dice_terms(kernels @ features, torch.ones(200, 2000)).sum()
     assert loss.requires_grad
     assert largest.elements == 200 * 2000

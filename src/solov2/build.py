@@ -153,7 +153,7 @@ def build_optimizer(config: Config, model: nn.Module, lr_scale: float) -> torch.
 def build_schedule(config: Config, steps_per_epoch: int) -> Callable[[int], float]:
     """The learning rate's factor as a function of the optimizer step, from 0."""
     schedule, warm_up = config.optim.schedule, config.optim.warmup
-    steps = 0 if warm_up is None else warm_up.steps if warm_up.epochs is None else warm_up.epochs * steps_per_epoch
+    steps = 0 if warm_up is None else warm_up.length(steps_per_epoch)
     if isinstance(schedule, PiecewiseSchedule):
         milestones = [epoch * steps_per_epoch for epoch in schedule.milestones]
         factors = schedule.factors

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 PROGRESS_SECONDS = 15.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Evaluation:
     """What an evaluation measured.
 
@@ -34,12 +34,25 @@ class Evaluation:
         results: COCO result records of all pictures.
         seconds: wall time of reading, prediction and encoding.
         images: pictures predicted.
+        truth: what they were measured against, in COCO's form.
     """
 
     ap: MaskAP
     results: list[CocoResult]
     seconds: float
     images: int
+    truth: dict[str, Any]
+
+    @cached_property
+    def best_threshold(self) -> float | None:
+        """The score that separates right from wrong best.
+
+        Of 0.10, 0.15 … 0.90 the threshold with the highest pooled TP / (TP + FP + FN) at IoU 0.5;
+        None where nothing right was found at any of them.
+        """
+        thresholds = np.arange(0.1, 0.901, 0.05).round(2).tolist()
+        scores = np.nan_to_num([pooled_matching(self.truth, self.results, t)["all"].score for t in thresholds])
+        return float(thresholds[int(np.argmax(scores))]) if scores.max() > 0 else None
 
 
 def evaluate(predictor: Predictor, dataset: CocoDataset, *, batch_size: int = 1, workers: int = 0) -> Evaluation:
@@ -64,22 +77,6 @@ def evaluate(predictor: Predictor, dataset: CocoDataset, *, batch_size: int = 1,
             told = time.perf_counter()
             logger.info("evaluated %d of %d pictures", done, len(dataset))
     seconds = time.perf_counter() - started
-    ap = mask_ap(dataset.ground_truth(), results, max_dets=predictor.config.decode.post_nms_top_n)
-    return Evaluation(ap, results, seconds, len(dataset))
-
-
-def best_threshold(dataset: CocoDataset, results: Sequence[CocoResult]) -> float | None:
-    """The score that separates right from wrong best on evaluation data.
-
-    Args:
-        dataset: the evaluation data.
-        results: records of an evaluation on it.
-
-    Returns:
-        Of 0.10, 0.15 … 0.90 the threshold with the highest pooled TP / (TP + FP + FN) at IoU 0.5;
-        None where nothing right was found at any of them.
-    """
     truth = dataset.ground_truth()
-    thresholds = np.arange(0.1, 0.901, 0.05).round(2).tolist()
-    scores = np.nan_to_num([pooled_matching(truth, results, threshold)["all"].score for threshold in thresholds])
-    return float(thresholds[int(np.argmax(scores))]) if scores.max() > 0 else None
+    ap = mask_ap(truth, results, max_dets=predictor.config.decode.post_nms_top_n)
+    return Evaluation(ap, results, seconds, len(dataset), truth)

@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     print("\n".join(ap.table(per_class=arguments.classwise)))
     if arguments.matching:
         threshold = predictor.score_threshold if arguments.threshold is None else arguments.threshold
-        _print_matching(dataset.ground_truth(), evaluation.results, threshold, arguments.group_by)
+        _print_matching(evaluation.truth, evaluation.results, threshold, arguments.group_by)
     if arguments.json:  # last: a path that cannot be written must not cost the figures
         write_json(Path(arguments.json), evaluation.results)
     return 0
@@ -57,7 +57,7 @@ def load_with_recipe(
     from solov2.config.own_data import with_class_count
     from solov2.predict import Predictor, choose_device, load
     from solov2.weights.files import find_weights, read_weights
-    from solov2.weights.load import load_weights
+    from solov2.weights.load import load_state
 
     if recipe is None:
         if weights is None:
@@ -70,11 +70,12 @@ def load_with_recipe(
     name = weights or config.train.weights
     if name is None:
         raise ConfigError(f"{recipe}: names no weights; give them with -w")
-    categories = read_weights(find_weights(name)).categories
-    if categories and not any("num_classes" in override for override in overrides):
-        config = with_class_count(config, len(categories))  # weights trained on own data keep their classes
+    path = find_weights(name)
+    file = read_weights(path)
+    if file.categories and not any("num_classes" in override for override in overrides):
+        config = with_class_count(config, len(file.categories))  # weights trained on own data keep their classes
     model = build_model(config)
-    file = load_weights(model, name)
+    load_state(model, file.state, str(path))
     return Predictor(model, config, file.categories, file.score_threshold, choose_device(device)), config
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from solov2.errors import ConfigError, ImageError
 
 if TYPE_CHECKING:
+    from solov2.data.image import RGB
     from solov2.predict import Predictor
     from solov2.structures import Instances
 
@@ -66,6 +67,7 @@ def predict_all(
     Returns:
         0, or 1 when a picture failed.
     """
+    from solov2.data.image import read_image
     from solov2.formats import to_coco_results, write_json
 
     records: list[dict[str, Any]] = []
@@ -75,9 +77,10 @@ def predict_all(
     failed = 0
     for number, path in enumerate(paths, start=first_id):
         try:
-            found = predictor.predict(path, 0.0 if record_all else threshold)
+            image = read_image(path)
+            found = predictor.predict(image[:, :, ::-1], 0.0 if record_all else threshold)
             shown = found if threshold is None else found[found.scores >= threshold]
-            _show(path, shown, output / f"{path.stem}{ending}", used)
+            _show(path, image, shown, output / f"{path.stem}{ending}", used)
         except BrokenPipeError:  # nobody reads the table any more: that ends the command, it is no bad picture
             raise
         except (ImageError, OSError) as error:
@@ -91,13 +94,12 @@ def predict_all(
     return 1 if failed else 0
 
 
-def _show(path: Path, found: Instances, wish: Path, used: set[Path]) -> None:
-    from solov2.data.image import read_image
+def _show(path: Path, image: RGB, found: Instances, wish: Path, used: set[Path]) -> None:
     from solov2.formats import rows
     from solov2.visualize import draw_instances, save_picture
 
     target = _overlay_path(path, wish, used)
-    save_picture(target, draw_instances(read_image(path), found))
+    save_picture(target, draw_instances(image, found))
     height, width = found.original_hw
     print(f"{path}  {width}x{height}  {len(found)} instance{'' if len(found) == 1 else 's'}")
     lines = rows(found)

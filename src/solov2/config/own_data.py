@@ -100,7 +100,7 @@ def with_short_warm_up(config: Config, steps_per_epoch: int) -> Config:
     warm_up, total = config.optim.warmup, steps_per_epoch * config.train.epochs
     if warm_up is None:
         return config
-    steps = warm_up.steps if warm_up.epochs is None else warm_up.epochs * steps_per_epoch
+    steps = warm_up.length(steps_per_epoch)
     limit = max(int(total * LONGEST_WARM_UP), 1)
     if steps <= limit:
         return config

@@ -197,6 +197,10 @@ class Warmup(Settings):
     start_factor: Share = Field(default=1 / 3, description="Share of base_lr at step 0 (linear).")
     power: float = Field(default=2.0, gt=0, description="Exponent (exp).")
 
+    def length(self, steps_per_epoch: int) -> int:
+        """Optimizer steps, whichever way they are stated."""
+        return self.steps if self.epochs is None else self.epochs * steps_per_epoch
+
 
 class OptimConfig(Settings):
     """Optimizer, learning rate and gradient clipping."""

@@ -14,7 +14,15 @@ import numpy as np
 from pycocotools import mask as rle_codec
 from torch.utils.data import Dataset
 
-from solov2.data.coco_checks import Problem, check_annotation, check_images, check_structure, report, usable_parts
+from solov2.data.coco_checks import (
+    Problem,
+    check_annotation,
+    check_images,
+    check_structure,
+    compressed,
+    report,
+    usable_parts,
+)
 from solov2.data.image import read_image
 from solov2.data.loader import Key
 from solov2.data.shapes import Bitmap, Polygons, Shape
@@ -256,11 +264,9 @@ def shape_of(segmentation: Any, hw: tuple[int, int]) -> Shape:
         hw: size of the picture.
     """
     if isinstance(segmentation, dict):
-        counts = segmentation["counts"]
-        rle = rle_codec.frPyObjects(segmentation, *segmentation["size"]) if isinstance(counts, list) else segmentation
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # pycocotools' own use of NumPy
-            return Bitmap.of(rle_codec.decode(rle))
+            return Bitmap.of(rle_codec.decode(compressed(segmentation)))
     return Polygons(tuple(usable_parts(segmentation)))
 
 

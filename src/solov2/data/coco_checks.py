@@ -193,10 +193,15 @@ def _extent(segmentation: Any) -> list[float]:
         points = np.concatenate(usable_parts(segmentation))
         low, high = points.min(axis=0), points.max(axis=0)
         return [*low.tolist(), *(high - low).tolist()]
-    counts = segmentation["counts"]
-    rle = rle_codec.frPyObjects(segmentation, *segmentation["size"]) if isinstance(counts, list) else segmentation
-    box: list[float] = rle_codec.toBbox(rle).tolist()
+    box: list[float] = rle_codec.toBbox(compressed(segmentation)).tolist()
     return box
+
+
+def compressed(segmentation: dict[str, Any]) -> dict[str, Any]:
+    """A COCO RLE as pycocotools computes with it, whichever way its run lengths are stored."""
+    if isinstance(segmentation["counts"], list):
+        segmentation = rle_codec.frPyObjects(segmentation, *segmentation["size"])
+    return segmentation
 
 
 def report(path: Path, problems: Sequence[Problem]) -> str:

@@ -19,7 +19,7 @@ from solov2.config.own_data import with_own_data, with_short_warm_up, without_pa
 from solov2.config.schema import ResNetConfig
 from solov2.data.coco import CocoDataset
 from solov2.errors import ConfigError, WeightsError
-from solov2.evaluate import Evaluation, best_threshold, evaluate
+from solov2.evaluate import Evaluation, evaluate
 from solov2.predict import Predictor, choose_device
 from solov2.structures import Category
 from solov2.training.callbacks import LAST_CHECKPOINT, METRICS_FILE, GracefulStop, Progress, Snapshots
@@ -128,7 +128,7 @@ def train(
     if graceful.stopped and trainer.current_epoch < config.train.epochs:
         logger.info("stopped; go on with: -r %s", folder / LAST_CHECKPOINT)
         return TrainResult(folder, None, snapshots.last.ap if snapshots.last else None, stopped=True)
-    return _finish(module, config, folder, dataset.categories, snapshots, eval_dataset)
+    return _finish(module, config, folder, dataset.categories, snapshots)
 
 
 def _check_classes(config: Config, categories: Sequence[Category]) -> None:
@@ -181,7 +181,7 @@ def _trainer(
         return evaluation
 
     def save_best(module: SOLOv2Module) -> None:
-        _save(module, config, folder / BEST_WEIGHTS, categories, snapshots.last, eval_dataset)
+        _save(module, config, folder / BEST_WEIGHTS, categories, snapshots.last)
 
     evaluator = evaluate_now if eval_dataset is not None else None
     snapshots = Snapshots(folder, config.train.snapshot_epoch, evaluator, save_best)
@@ -239,9 +239,8 @@ def _finish(
     folder: Path,
     categories: Sequence[Category],
     snapshots: Snapshots,
-    eval_dataset: CocoDataset | None,
 ) -> TrainResult:
-    _save(module, config, folder / FINAL_WEIGHTS, categories, snapshots.last, eval_dataset)
+    _save(module, config, folder / FINAL_WEIGHTS, categories, snapshots.last)
     best = folder / BEST_WEIGHTS
     weights = best if snapshots.last is not None and best.exists() else folder / FINAL_WEIGHTS
     logger.info("finished; use it with: solov2 predict -m %s PICTURE", weights)
@@ -254,17 +253,13 @@ def _save(
     path: Path,
     categories: Sequence[Category],
     evaluation: Evaluation | None,
-    eval_dataset: CocoDataset | None,
 ) -> None:
     if not module.trainer.is_global_zero:
         return
-    threshold = None
-    if evaluation is not None and eval_dataset is not None:
-        threshold = best_threshold(eval_dataset, evaluation.results)
     weights = WeightsFile(
         state=module.best_model.state_dict(),
         config=without_paths(config).model_dump(mode="json"),
         categories=tuple(categories),
-        score_threshold=threshold,
+        score_threshold=evaluation.best_threshold if evaluation is not None else None,
     )
     write_weights(path, weights)
