@@ -167,7 +167,7 @@ def test_frozen_norms_are_in_no_group() -> None:
 @pytest.mark.parametrize(
     ("backbone", "expected"),
     [
-        (lambda: ResNet(18, freeze_at=-1, freeze_norm=False), [0.1, 0.2, 0.3, 0.4]),
+        (lambda: ResNet(18, freeze_at=-1, norm=nn.BatchNorm2d), [0.1, 0.2, 0.3, 0.4]),
         (ShuffleNetV2, [0.2, 0.3, 0.4]),  # three stages, c3..c5
     ],
 )

@@ -19,6 +19,7 @@ from solov2.errors import ConfigError
 from solov2.losses import SOLOv2Loss
 from solov2.model.fpn import FPN
 from solov2.model.grid_head import GridHead
+from solov2.model.layers import EvalBatchNorm2d, FrozenBatchNorm2d, NormFactory, SharedBatchNorm2d, group_norm
 from solov2.model.mask_branch import MaskBranch
 from solov2.model.resnet import ResNet
 from solov2.model.shufflenet import ShuffleNetV2
@@ -55,7 +56,13 @@ def build_model(config: Config) -> SOLOv2:
     return SOLOv2(
         backbone=backbone,
         fpn=FPN(backbone.channels, fpn.channels, fpn.extra_levels),
-        mask_branch=MaskBranch(fpn.channels, mask_branch.mid_channels, mask_branch.out_channels),
+        mask_branch=MaskBranch(
+            fpn.channels,
+            mask_branch.mid_channels,
+            mask_branch.out_channels,
+            dcn=mask_branch.dcn,
+            norm=HEAD_NORMS[mask_branch.norm],
+        ),
         grid_head=GridHead(
             config.model.num_classes,
             grid_sizes=head.grid_sizes,
@@ -65,8 +72,14 @@ def build_model(config: Config) -> SOLOv2:
             depth=head.depth,
             kernel_channels=head.kernel_channels,
             drop_block=head.drop_block,
+            dcn_stages=head.dcn_stages,
+            dcn_version=head.dcn_version,
+            norm=HEAD_NORMS[head.norm],
         ),
     )
+
+
+HEAD_NORMS: dict[str, NormFactory] = {"gn": group_norm, "bn": nn.BatchNorm2d, "sync_bn": SharedBatchNorm2d}
 
 
 def _build_backbone(config: Config) -> ResNet | ShuffleNetV2:
@@ -76,9 +89,22 @@ def _build_backbone(config: Config) -> ResNet | ShuffleNetV2:
             backbone.depth,
             variant=backbone.variant,
             freeze_at=backbone.freeze_at,
-            freeze_norm=backbone.freeze_norm,
+            norm=_backbone_norm(backbone),
+            project_first=backbone.project_first,
+            groups=backbone.groups,
+            base_width=backbone.base_width,
+            dcn_stages=backbone.dcn_stages,
+            dcn_version=backbone.dcn_version,
         )
     return ShuffleNetV2(freeze_at=backbone.freeze_at, freeze_norm=backbone.freeze_norm)
+
+
+def _backbone_norm(backbone: ResNetConfig) -> NormFactory:
+    if backbone.freeze_norm:
+        return FrozenBatchNorm2d
+    if backbone.norm_eval:
+        return EvalBatchNorm2d
+    return SharedBatchNorm2d if backbone.sync_norm else nn.BatchNorm2d
 
 
 def build_loss(config: Config) -> SOLOv2Loss:
@@ -144,7 +170,9 @@ def build_optimizer(config: Config, model: nn.Module, lr_scale: float) -> torch.
         lr_scale: factor of the recipe's learning rate, for the number of devices.
     """
     optim = config.optim
-    groups = parameter_groups(model, optim.base_lr * lr_scale, optim.weight_decay, optim.stage_lr_multipliers)
+    groups = parameter_groups(
+        model, optim.base_lr * lr_scale, optim.weight_decay, optim.stage_lr_multipliers, uniform=optim.uniform
+    )
     if optim.kind == "adamw":
         return torch.optim.AdamW(groups)
     return torch.optim.SGD(groups, momentum=optim.momentum)

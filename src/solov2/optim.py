@@ -11,6 +11,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from solov2.model.deform import DeformConv2d
+
 EMA_RAMP = 2000
 """Steps in the "exponential" decay's ramp."""
 
@@ -59,25 +61,38 @@ def with_warm_up(warm_up: WarmUp | None, decay: Callable[[int], float]) -> Calla
 
 
 def parameter_groups(
-    model: nn.Module, base_lr: float, weight_decay: float, stage_lr_multipliers: Sequence[float] = (1.0, 1.0, 1.0, 1.0)
+    model: nn.Module,
+    base_lr: float,
+    weight_decay: float,
+    stage_lr_multipliers: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
+    *,
+    uniform: bool = False,
 ) -> list[dict[str, Any]]:
-    """What is trained, how fast, and what decays: everything but the scales and shifts of norms.
+    """What is trained, how fast, and what decays: as PaddleDetection, or as the authors.
+
+    PaddleDetection's rules: scales and shifts of norms do not decay. The biases of deformable convolutions
+    in the heads, those that find offsets too, do not decay and learn twice as fast. The convolutions that
+    find offsets in the backbone learn at the base rate whatever their stage's multiplier.
 
     Args:
         model: with a ``backbone`` that has ``stages``.
         base_lr: learning rate of everything outside the backbone.
         weight_decay: of what decays.
         stage_lr_multipliers: factor of the last stages' learning rate, c2..c5.
+        uniform: everything decays, and only the stages have rates of their own.
 
     Returns:
         Groups for a torch optimizer; frozen parameters are in none.
     """
-    norms = {id(p) for m in model.modules() if isinstance(m, NORMS) for p in m.parameters(recurse=False)}
     rates = _stage_rates(model, stage_lr_multipliers)
+    still: set[int] = set()
+    if not uniform:
+        still = {id(p) for m in model.modules() if isinstance(m, NORMS) for p in m.parameters(recurse=False)}
+        _rates_of_deformable(model, rates, still)
     groups: dict[tuple[float, bool], list[Tensor]] = {}
     for parameter in model.parameters():
         if parameter.requires_grad:
-            key = (rates.get(id(parameter), 1.0), id(parameter) not in norms)
+            key = (rates.get(id(parameter), 1.0), id(parameter) not in still)
             groups.setdefault(key, []).append(parameter)
     return [
         {"params": parameters, "lr": base_lr * rate, "weight_decay": weight_decay if decays else 0.0}
@@ -86,6 +101,7 @@ def parameter_groups(
 
 
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm)
+DCN_BIAS_RATE = 2.0
 
 
 def _stage_rates(model: nn.Module, multipliers: Sequence[float]) -> dict[int, float]:
@@ -94,6 +110,19 @@ def _stage_rates(model: nn.Module, multipliers: Sequence[float]) -> dict[int, fl
     for stage, multiplier in zip(stages[::-1], multipliers[::-1], strict=False):
         rates.update({id(parameter): multiplier for parameter in stage.parameters()})
     return rates
+
+
+def _rates_of_deformable(model: nn.Module, rates: dict[int, float], still: set[int]) -> None:
+    """Enters what is special about deformable convolutions into the rates and the parameters that do not decay."""
+    for name, module in model.named_modules():
+        if not isinstance(module, DeformConv2d):
+            continue
+        if name.startswith("backbone."):
+            rates.update({id(parameter): 1.0 for parameter in module.offset.parameters()})
+        else:
+            biases = [id(bias) for bias in (module.bias, module.offset.bias) if bias is not None]
+            rates.update(dict.fromkeys(biases, DCN_BIAS_RATE))
+            still.update(biases)
 
 
 def ema_decay(step: int, decay: float, kind: Literal["threshold", "normal", "exponential"] = "threshold") -> float:

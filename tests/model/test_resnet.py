@@ -73,7 +73,7 @@ def test_deep_ones_project_first_whatever_is_asked() -> None:
 )
 def test_freeze_at(freeze_at: int, frozen: list[str]) -> None:
     with torch.device("meta"):
-        network = ResNet(18, freeze_at=freeze_at, freeze_norm=False)
+        network = ResNet(18, freeze_at=freeze_at, norm=nn.BatchNorm2d)
     for name in ("stem", "stages.0", "stages.1", "stages.2", "stages.3"):
         part = network.get_submodule(name)
         assert {p.requires_grad for p in part.parameters()} == {name not in frozen}, name
@@ -86,7 +86,7 @@ def test_everything_frozen() -> None:
 
 def test_frozen_norms_stay_frozen_in_training() -> None:
     torch.manual_seed(0)
-    network = ResNet(18, freeze_at=-1, freeze_norm=True).train()
+    network = ResNet(18, freeze_at=-1, norm=FrozenBatchNorm2d).train()
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
     assert len(norms) == 1 + 8 * 2 + 4  # the stem, two a block, four projections
     assert all(isinstance(norm, FrozenBatchNorm2d) for norm in norms)
@@ -99,7 +99,7 @@ def test_frozen_norms_stay_frozen_in_training() -> None:
 
 def test_norms_learn_when_asked() -> None:
     torch.manual_seed(0)
-    network = ResNet(18, freeze_at=-1, freeze_norm=False).train()
+    network = ResNet(18, freeze_at=-1, norm=nn.BatchNorm2d).train()
     network(torch.randn(2, 3, 64, 64))[-1].sum().backward()
     norm = network.get_submodule("stages.2.0.conv1.norm")
     assert isinstance(norm, nn.BatchNorm2d)

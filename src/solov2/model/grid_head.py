@@ -7,10 +7,21 @@ brought to its own stride, then resampled to the grid.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Sequence
+from typing import Literal
 
 from torch import Tensor, nn
 
-from solov2.model.layers import ConvNorm, DropBlock, append_coords, group_norm, resize
+from solov2.model.layers import (
+    ConvNorm,
+    DcnVersion,
+    DropBlock,
+    NormFactory,
+    append_coords,
+    convolutions,
+    group_norm,
+    resize,
+)
 from solov2.model.mask_branch import COORD_CHANNELS, INIT_STD
 
 PRIOR_PROBABILITY = 0.01
@@ -30,6 +41,9 @@ class GridHead(nn.Module):
         depth: convolutions per tower.
         kernel_channels: length E of a kernel.
         drop_block: DropBlock before each prediction layer, in training.
+        dcn_stages: convolutions of each tower, from 0, that are deformable.
+        dcn_version: of deformable convolution.
+        norm: makes the normalisation for a number of channels.
     """
 
     def __init__(
@@ -43,12 +57,16 @@ class GridHead(nn.Module):
         depth: int = 4,
         kernel_channels: int = 256,
         drop_block: bool = False,
+        dcn_stages: Collection[int] = (),
+        dcn_version: DcnVersion = 2,
+        norm: NormFactory = group_norm,
     ) -> None:
         super().__init__()
         self.grid_sizes = tuple(grid_sizes)
         self.strides = tuple(strides)
-        self.kernel_tower = _tower(in_channels + COORD_CHANNELS, channels, depth)
-        self.category_tower = _tower(in_channels, channels, depth)
+        versions: list[DcnVersion | Literal[0]] = [dcn_version if stage in dcn_stages else 0 for stage in range(depth)]
+        self.kernel_tower = _tower(in_channels + COORD_CHANNELS, channels, versions, norm)
+        self.category_tower = _tower(in_channels, channels, versions, norm)
         self.drop_block = DropBlock() if drop_block else nn.Identity()
         self.kernel_output = nn.Conv2d(channels, kernel_channels, 3, padding=1)
         self.category_output = nn.Conv2d(channels, num_classes, 3, padding=1)
@@ -77,9 +95,8 @@ class GridHead(nn.Module):
         ]
 
     def _initialize(self) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.normal_(module.weight, std=INIT_STD)
+        for module in convolutions(self):
+            nn.init.normal_(module.weight, std=INIT_STD)
         for output in (self.kernel_output, self.category_output):
             assert output.bias is not None
             nn.init.zeros_(output.bias)
@@ -87,16 +104,20 @@ class GridHead(nn.Module):
         nn.init.constant_(self.category_output.bias, -math.log((1 - PRIOR_PROBABILITY) / PRIOR_PROBABILITY))
 
 
-def _tower(in_channels: int, channels: int, depth: int) -> nn.Sequential:
+def _tower(
+    in_channels: int, channels: int, versions: Sequence[DcnVersion | Literal[0]], norm: NormFactory
+) -> nn.Sequential:
     return nn.Sequential(
         *(
             ConvNorm(
                 in_channels if index == 0 else channels,
                 channels,
                 3,
-                norm=group_norm,
+                norm=norm,
                 activation=nn.ReLU(inplace=True),
+                dcn=version,
+                dcn_bias=True,
             )
-            for index in range(depth)
+            for index, version in enumerate(versions)
         )
     )

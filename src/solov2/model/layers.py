@@ -5,16 +5,21 @@ Letters: B images, X channels, E mask-feature channels, P kernels, h, w height a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from solov2.model.deform import DeformConv2d
+
 NORM_GROUPS = 32
 """Channel groups of every group norm in the heads (SOLOv2 paper's released settings)."""
 
 NormFactory = Callable[[int], nn.Module]
+
+DcnVersion = Literal[1, 2]
 
 
 class FrozenBatchNorm2d(nn.BatchNorm2d):
@@ -28,6 +33,34 @@ class FrozenBatchNorm2d(nn.BatchNorm2d):
     def train(self, mode: bool = True) -> FrozenBatchNorm2d:
         """Stays in evaluation mode whatever is asked of the network around it."""
         return super().train(False)
+
+
+class EvalBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm with stored statistics in training too, whose scale and shift are learned."""
+
+    def train(self, mode: bool = True) -> EvalBatchNorm2d:
+        """Stays in evaluation mode whatever is asked of the network around it."""
+        return super().train(False)
+
+
+class SharedBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm that is to share its statistics over devices: plain until :func:`share_batch_norm` replaces it."""
+
+
+def share_batch_norm(network: nn.Module) -> int:
+    """Puts torch's synchronised batch norm in the place of every :class:`SharedBatchNorm2d`.
+
+    Returns:
+        How many were replaced.
+    """
+    replaced = 0
+    for parent in list(network.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, SharedBatchNorm2d):
+                shared = nn.SyncBatchNorm.convert_sync_batchnorm(child)  # type: ignore[no-untyped-call]
+                setattr(parent, name, shared)
+                replaced += 1
+    return replaced
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
@@ -46,6 +79,8 @@ class ConvNorm(nn.Module):
         groups: channel groups of the convolution.
         norm: makes the normalisation for a number of channels.
         activation: follows the normalisation; none by default.
+        dcn: version of deformable convolution to use instead; 0 for a plain one.
+        dcn_bias: a deformable convolution has a bias, as in PaddleDetection's heads.
     """
 
     def __init__(
@@ -58,11 +93,19 @@ class ConvNorm(nn.Module):
         groups: int = 1,
         norm: NormFactory,
         activation: nn.Module | None = None,
+        dcn: DcnVersion | Literal[0] = 0,
+        dcn_bias: bool = False,
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(
-            in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, groups=groups, bias=False
-        )
+        self.conv: nn.Conv2d | DeformConv2d
+        if dcn:
+            self.conv = DeformConv2d(
+                in_channels, out_channels, kernel_size, stride=stride, groups=groups, bias=dcn_bias, modulated=dcn == 2
+            )
+        else:
+            self.conv = nn.Conv2d(
+                in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, groups=groups, bias=False
+            )
         self.norm = norm(out_channels)
         self.activation = activation if activation is not None else nn.Identity()
 
@@ -70,6 +113,14 @@ class ConvNorm(nn.Module):
         """Maps (B, in_channels, h, w) to (B, out_channels, h / stride, w / stride)."""
         out: Tensor = self.activation(self.norm(self.conv(x)))
         return out
+
+
+def convolutions(network: nn.Module) -> Iterator[nn.Conv2d | DeformConv2d]:
+    """Every convolution to be given random weights; those that find offsets start at zero and stay out."""
+    offsets = {module.offset for module in network.modules() if isinstance(module, DeformConv2d)}
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | DeformConv2d) and module not in offsets:
+            yield module
 
 
 class DropBlock(nn.Module):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import Tensor, nn
 
-from solov2.model.layers import ConvNorm, append_coords, group_norm, upsample2
+from solov2.model.layers import ConvNorm, NormFactory, append_coords, convolutions, group_norm, upsample2
 
 COORD_CHANNELS = 2
 INIT_STD = 0.01
@@ -18,21 +20,37 @@ class MaskBranch(nn.Module):
         mid_channels: channels while up-sampling, a multiple of 32.
         out_channels: mask-feature channels E, a multiple of 32.
         levels: pyramid levels used, from p2 up; the last one is given coordinates.
+        dcn: its convolutions, the last 1×1 too, are deformable.
+        norm: makes the normalisation for a number of channels.
     """
 
     def __init__(
-        self, in_channels: int = 256, mid_channels: int = 128, out_channels: int = 256, levels: int = 4
+        self,
+        in_channels: int = 256,
+        mid_channels: int = 128,
+        out_channels: int = 256,
+        levels: int = 4,
+        *,
+        dcn: bool = False,
+        norm: NormFactory = group_norm,
     ) -> None:
         super().__init__()
+
+        def conv(in_channels: int, out_channels: int, kernel_size: int) -> ConvNorm:
+            activation = nn.ReLU(inplace=True)
+            version: Literal[0, 2] = 2 if dcn else 0
+            return ConvNorm(
+                in_channels, out_channels, kernel_size, norm=norm, activation=activation, dcn=version, dcn_bias=True
+            )
+
         self.levels = nn.ModuleList()
         for level in range(levels):
             first = in_channels + (COORD_CHANNELS if level == levels - 1 else 0)
             sizes = [first] + [mid_channels] * max(level - 1, 0)
-            self.levels.append(nn.ModuleList(_conv(size, mid_channels, 3) for size in sizes))
-        self.output = _conv(mid_channels, out_channels, 1)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.normal_(module.weight, std=INIT_STD)
+            self.levels.append(nn.ModuleList(conv(size, mid_channels, 3) for size in sizes))
+        self.output = conv(mid_channels, out_channels, 1)
+        for module in convolutions(self):
+            nn.init.normal_(module.weight, std=INIT_STD)
 
     def forward(self, *pyramid: Tensor) -> Tensor:
         """Maps p2..p5 to mask features (B, E, H/4, W/4)."""
@@ -47,7 +65,3 @@ class MaskBranch(nn.Module):
             total = x if total is None else total + x
         mask_features: Tensor = self.output(total)
         return mask_features
-
-
-def _conv(in_channels: int, out_channels: int, kernel_size: int) -> ConvNorm:
-    return ConvNorm(in_channels, out_channels, kernel_size, norm=group_norm, activation=nn.ReLU(inplace=True))

@@ -10,16 +10,21 @@ b      one 7×7, stride 2    on its 3×3           1×1, stride 2
 c      three 3×3            on its 3×3           1×1, stride 2
 d      three 3×3            on its 3×3           2×2 average, then 1×1
 ====== ==================== ==================== =================================
+
+With groups it is ResNeXt (Xie et al., "Aggregated Residual Transformations"), 64x4d being 64 groups of
+base width 4. Stages may have deformable 3×3 convolutions: in bottlenecks the one, in basic blocks the second.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
 from torch import Tensor, nn
 
-from solov2.model.layers import ConvNorm, FrozenBatchNorm2d, NormFactory
+from solov2.model.layers import ConvNorm, DcnVersion, FrozenBatchNorm2d, NormFactory, convolutions
 
 Variant = Literal["a", "b", "c", "d"]
 
@@ -29,15 +34,34 @@ BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 
 SMALLEST_BOTTLENECK_DEPTH = 50
 
 
+@dataclass(frozen=True, slots=True)
+class BlockStyle:
+    """What all blocks of a stage have in common.
+
+    Attributes:
+        variant: see the table above.
+        norm: makes the normalisation for a number of channels.
+        groups: channel groups of a bottleneck's 3×3.
+        base_width: channels of one group where the stage's width is 64.
+        dcn: version of deformable convolution; 0 for plain ones.
+    """
+
+    variant: Variant
+    norm: NormFactory
+    groups: int = 1
+    base_width: int = 64
+    dcn: DcnVersion | Literal[0] = 0
+
+
 class Shortcut(nn.Sequential):
     """The projection beside a block whose input and output differ in shape."""
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int, variant: Variant, norm: NormFactory) -> None:
-        average = variant == "d" and stride > 1
+    def __init__(self, in_channels: int, out_channels: int, stride: int, style: BlockStyle) -> None:
+        average = style.variant == "d" and stride > 1
         super().__init__(
             # ceil_mode keeps the last row and column of maps with odd sides
             nn.AvgPool2d(stride, stride, ceil_mode=True) if average else nn.Identity(),
-            ConvNorm(in_channels, out_channels, 1, stride=1 if average else stride, norm=norm),
+            ConvNorm(in_channels, out_channels, 1, stride=1 if average else stride, norm=style.norm),
         )
 
 
@@ -46,14 +70,13 @@ class BasicBlock(nn.Module):
 
     expansion = 1
 
-    def __init__(
-        self, in_channels: int, width: int, stride: int, *, project: bool, variant: Variant, norm: NormFactory
-    ) -> None:
+    def __init__(self, in_channels: int, width: int, stride: int, style: BlockStyle, *, project: bool) -> None:
         super().__init__()
-        self.conv1 = ConvNorm(in_channels, width, 3, stride=stride, norm=norm, activation=nn.ReLU(inplace=True))
-        self.conv2 = ConvNorm(width, width, 3, norm=norm)
-        self.shortcut = Shortcut(in_channels, width, stride, variant, norm) if project else nn.Identity()
-        self.activation = nn.ReLU(inplace=True)
+        relu = nn.ReLU(inplace=True)
+        self.conv1 = ConvNorm(in_channels, width, 3, stride=stride, norm=style.norm, activation=relu)
+        self.conv2 = ConvNorm(width, width, 3, norm=style.norm, dcn=style.dcn)
+        self.shortcut = Shortcut(in_channels, width, stride, style) if project else nn.Identity()
+        self.activation = relu
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, in_channels, h, w) to (B, width, h / stride, w / stride)."""
@@ -66,17 +89,19 @@ class Bottleneck(nn.Module):
 
     expansion = 4
 
-    def __init__(
-        self, in_channels: int, width: int, stride: int, *, project: bool, variant: Variant, norm: NormFactory
-    ) -> None:
+    def __init__(self, in_channels: int, width: int, stride: int, style: BlockStyle, *, project: bool) -> None:
         super().__init__()
         out_channels = width * self.expansion
-        stride1, stride2 = (stride, 1) if variant == "a" else (1, stride)
-        self.conv1 = ConvNorm(in_channels, width, 1, stride=stride1, norm=norm, activation=nn.ReLU(inplace=True))
-        self.conv2 = ConvNorm(width, width, 3, stride=stride2, norm=norm, activation=nn.ReLU(inplace=True))
-        self.conv3 = ConvNorm(width, out_channels, 1, norm=norm)
-        self.shortcut = Shortcut(in_channels, out_channels, stride, variant, norm) if project else nn.Identity()
-        self.activation = nn.ReLU(inplace=True)
+        inner = width * style.base_width // STAGE_WIDTHS[0] * style.groups
+        stride1, stride2 = (stride, 1) if style.variant == "a" else (1, stride)
+        norm, relu = style.norm, nn.ReLU(inplace=True)
+        self.conv1 = ConvNorm(in_channels, inner, 1, stride=stride1, norm=norm, activation=relu)
+        self.conv2 = ConvNorm(
+            inner, inner, 3, stride=stride2, groups=style.groups, norm=norm, activation=relu, dcn=style.dcn
+        )
+        self.conv3 = ConvNorm(inner, out_channels, 1, norm=norm)
+        self.shortcut = Shortcut(in_channels, out_channels, stride, style) if project else nn.Identity()
+        self.activation = relu
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, in_channels, h, w) to (B, 4 * width, h / stride, w / stride)."""
@@ -91,10 +116,14 @@ class ResNet(nn.Module):
         depth: 18, 34, 50, 101 or 152.
         variant: see the table above.
         freeze_at: the stem and the stages up to this index (0..3) are not trained; -1 freezes none.
-            Their batch norms still follow ``freeze_norm`` alone.
-        freeze_norm: batch norm uses stored statistics and is not trained.
+            The statistics of their batch norms still follow ``norm`` alone.
+        norm: makes the batch norm for a number of channels.
         project_first: the first block of the first stage has a projection although its shapes agree;
             PaddleDetection's ResNet-18 and -34 have it, torchvision's do not.
+        groups: channel groups of the bottlenecks' 3×3.
+        base_width: channels of one group in the first stage.
+        dcn_stages: stages, 0..3, whose 3×3 convolutions are deformable.
+        dcn_version: of deformable convolution.
     """
 
     strides = (4, 8, 16, 32)
@@ -105,12 +134,15 @@ class ResNet(nn.Module):
         *,
         variant: Variant = "b",
         freeze_at: int = 0,
-        freeze_norm: bool = True,
+        norm: NormFactory = FrozenBatchNorm2d,
         project_first: bool = True,
+        groups: int = 1,
+        base_width: int = 64,
+        dcn_stages: Collection[int] = (),
+        dcn_version: DcnVersion = 2,
     ) -> None:
         super().__init__()
         block = Bottleneck if depth >= SMALLEST_BOTTLENECK_DEPTH else BasicBlock
-        norm: NormFactory = FrozenBatchNorm2d if freeze_norm else nn.BatchNorm2d
         self.channels = tuple(width * block.expansion for width in STAGE_WIDTHS)
 
         self.stem = _stem(variant, norm)
@@ -119,10 +151,11 @@ class ResNet(nn.Module):
         in_channels = STEM_CHANNELS
         for stage, (width, blocks) in enumerate(zip(STAGE_WIDTHS, BLOCKS[depth], strict=True)):
             layers: list[nn.Module] = []
+            style = BlockStyle(variant, norm, groups, base_width, dcn_version if stage in dcn_stages else 0)
             for index in range(blocks):
                 stride = 2 if stage > 0 and index == 0 else 1
                 project = index == 0 and (stage > 0 or project_first or in_channels != width * block.expansion)
-                layers.append(block(in_channels, width, stride, project=project, variant=variant, norm=norm))
+                layers.append(block(in_channels, width, stride, style, project=project))
                 in_channels = width * block.expansion
             self.stages.append(nn.Sequential(*layers))
         _initialize(self)
@@ -154,6 +187,5 @@ def _stem(variant: Variant, norm: NormFactory) -> nn.Sequential:
 
 
 def _initialize(network: nn.Module) -> None:
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    for module in convolutions(network):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -11,15 +11,16 @@ from typing import Any
 
 import lightning
 import torch
+from torch import nn
 
 from solov2.build import build_dataset, build_model, build_schedule
 from solov2.coco_metrics import MaskAP
 from solov2.config import Config, load_config
 from solov2.config.own_data import with_own_data, with_short_warm_up, without_paths
-from solov2.config.schema import ResNetConfig
 from solov2.data.coco import CocoDataset
 from solov2.errors import ConfigError, WeightsError
 from solov2.evaluate import Evaluation, evaluate
+from solov2.model.layers import SharedBatchNorm2d, share_batch_norm
 from solov2.predict import Predictor, choose_device
 from solov2.structures import Category
 from solov2.training.callbacks import LAST_CHECKPOINT, METRICS_FILE, GracefulStop, Progress, Snapshots
@@ -109,6 +110,7 @@ def train(
         _keep_earlier_run(folder)
     if not trainer.is_global_zero:
         logging.getLogger("solov2").setLevel(logging.WARNING)  # one device tells it all
+    _share_batch_norm(model, choose_device(device), trainer.world_size)
     batches = TrainingData(dataset, config, _progress_of(checkpoint))
     steps_per_epoch = len(batches.sampler(0, 0, trainer.world_size))
     config = with_short_warm_up(config, steps_per_epoch)
@@ -186,7 +188,6 @@ def _trainer(
     evaluator = evaluate_now if eval_dataset is not None else None
     snapshots = Snapshots(folder, config.train.snapshot_epoch, evaluator, save_best)
     graceful = GracefulStop(folder)
-    backbone = config.model.backbone
     trainer = lightning.Trainer(
         accelerator=device.type,
         devices="auto" if device.index is None else [device.index],
@@ -195,7 +196,6 @@ def _trainer(
         gradient_clip_val=config.optim.clip_norm or config.optim.clip_value,
         gradient_clip_algorithm="norm" if config.optim.clip_norm else "value",
         callbacks=[Progress(config.train.log_every, folder / METRICS_FILE), graceful, snapshots],
-        sync_batchnorm=isinstance(backbone, ResNetConfig) and backbone.sync_norm and not backbone.freeze_norm,
         reload_dataloaders_every_n_epochs=1,
         use_distributed_sampler=False,
         logger=False,
@@ -205,6 +205,16 @@ def _trainer(
         num_sanity_val_steps=0,
     )
     return trainer, snapshots, graceful
+
+
+def _share_batch_norm(model: nn.Module, device: torch.device, devices: int) -> None:
+    if device.type == "cuda":
+        if devices > 1:
+            share_batch_norm(model)
+    elif any(isinstance(module, SharedBatchNorm2d) for module in model.modules()):
+        logger.warning(
+            "norm_type: sync_bn needs CUDA devices; on %s every process keeps batch norm statistics of its own", device
+        )
 
 
 def _precision(config: Config, device: torch.device) -> Any:
