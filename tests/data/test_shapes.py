@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 from pycocotools import mask as rle_codec
 
-from solov2.data.shapes import FULL_SAMPLING, Bitmap, Polygons, Shape
+from solov2.data.shapes import FULL_SAMPLING, Bitmap, Polygons, Shape, Window
 
 Mask = npt.NDArray[np.uint8]
 Parts = tuple[npt.NDArray[np.float64], ...]
@@ -252,3 +252,91 @@ def test_nothing_outside_the_picture_is_set() -> None:
     target = Polygons((square,)).rasterize((36, 44), (64, 64))
     assert target.mask.sum() == 9 * 11
     assert target.center == ((36 - 1) / 2, (44 - 1) / 2)
+
+
+def random_window(rng: np.random.Generator, hw: tuple[int, int]) -> Window:
+    height, width = (int(rng.integers(1, side + 1)) for side in hw)
+    return Window(int(rng.integers(hw[0] - height + 1)), int(rng.integers(hw[1] - width + 1)), height, width)
+
+
+def cut(mask: Mask, window: Window) -> Mask:
+    return mask[window.top : window.top + window.height, window.left : window.left + window.width]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_bitmap_crop_is_exact(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    mask = random_mask(rng)
+    for _ in range(5):
+        window = random_window(rng, (mask.shape[0], mask.shape[1]))
+        expected = cut(mask, window)
+        cropped = Bitmap.of(mask).cropped(window)
+        if not expected.any():
+            assert cropped is None
+            continue
+        assert cropped is not None
+        np.testing.assert_array_equal(full_size(cropped, (window.height, window.width)), expected)
+        assert cropped.pixels.any(axis=1)[[0, -1]].all()  # cut to its extent again
+        assert cropped.pixels.any(axis=0)[[0, -1]].all()
+
+
+@pytest.mark.parametrize("kind", [simple, several_parts, sticking_out, self_intersecting])
+def test_polygon_crop_is_the_crop_of_its_raster(
+    kind: Callable[[np.random.Generator, tuple[int, int]], Parts],
+) -> None:
+    # Within FULL_SAMPLING pixels, where every pixel of a shape is looked at; whole blocks, so that cells stay cells.
+    rng, hw = np.random.default_rng(0), (64, 64)
+    seen = 0
+    for _ in range(60):
+        shape = Polygons(kind(rng, hw))
+        top, left = (4 * int(value) for value in rng.integers(0, 8, 2))
+        window = Window(top, left, 32, 32)
+        cropped = shape.cropped(window)
+        expected = cut(shape.rasterize(hw, hw).mask, Window(top // 4, left // 4, 8, 8))
+        if cropped is None:
+            assert not expected.any()
+            continue
+        np.testing.assert_array_equal(cropped.rasterize((32, 32), (32, 32)).mask, expected)
+        seen += bool(expected.any())
+    assert seen > 20
+
+
+@pytest.mark.parametrize(
+    ("points", "kept"),
+    [
+        ([[2, 2], [8, 2], [8, 8]], False),  # left and above
+        ([[2, 12], [10, 12], [10, 20]], False),  # touches the left edge
+        ([[2, 12], [11, 12], [11, 20]], True),
+        ([[30, 12], [40, 12], [40, 20]], False),  # touches the right edge
+        ([[12, 29.5], [20, 29.5], [20, 50]], True),
+        ([[-90, -90], [90, -90], [90, 90], [-90, 90]], True),  # all around
+        ([[0, 0], [40, 0], [40, 5], [5, 5], [5, 40], [0, 40]], False),  # around its corner
+        ([[0, 18], [90, 18], [90, 21], [0, 21]], True),  # a band across it, without a corner in it
+    ],
+)
+def test_polygons_beside_a_window_are_left_out(points: list[list[float]], kept: bool) -> None:
+    window, part = Window(10, 10, 20, 20), np.array(points, float)
+    assert (Polygons((part,)).cropped(window) is not None) == kept
+    inner = np.array([[12, 12], [16, 12], [16, 16]], float)
+    both = Polygons((part, inner)).cropped(window)
+    assert both is not None
+    assert len(both.parts) == 1 + kept
+    np.testing.assert_array_equal(both.parts[-1], inner - 10)
+
+
+def test_windows_need_not_be_square() -> None:
+    dot = np.array([[30.1, 4.1], [30.4, 4.1], [30.4, 4.4]])  # a corner is enough, a pixel's centre is not needed
+    assert Polygons((dot,)).cropped(Window(0, 0, 10, 40)) is not None
+    assert Polygons((dot,)).cropped(Window(0, 0, 40, 10)) is None
+    assert Polygons((dot[:, ::-1],)).cropped(Window(0, 0, 40, 10)) is not None
+
+
+def test_crops_of_one_pixel() -> None:
+    bitmap = Bitmap.of(np.ones((1, 1), np.uint8))
+    assert bitmap.cropped(Window(0, 0, 1, 1)) is not None
+    square = np.array([[3, 3], [6, 3], [6, 6], [3, 6]], float)
+    cropped = Polygons((square,)).cropped(Window(5, 5, 1, 1))
+    assert cropped is not None
+    assert cropped.rasterize((1, 1), (32, 32)).center == (0.0, 0.0)
+    assert Polygons((square,)).cropped(Window(6, 5, 1, 1)) is None
+    assert Bitmap.of(np.zeros((5, 5), np.uint8)).cropped(Window(1, 1, 3, 3)) is None

@@ -42,6 +42,23 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
+class Window:
+    """A part of a picture, in whole pixels.
+
+    Attributes:
+        top: its first row.
+        left: its first column.
+        height: its rows, at least 1.
+        width: its columns, at least 1.
+    """
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True, slots=True)
 class Polygons:
     """One instance as the union of polygons.
 
@@ -63,6 +80,12 @@ class Polygons:
     def transposed(self) -> Polygons:
         """Follows an exchange of rows and columns."""
         return Polygons(tuple(part[:, ::-1] for part in self.parts))
+
+    def cropped(self, window: Window) -> Polygons | None:
+        """Follows a crop; parts with nothing in the window go, the others are not clipped. None if all go."""
+        moved = (part - (window.left, window.top) for part in self.parts)
+        parts = tuple(part for part in moved if _reaches(part, (window.height, window.width)))
+        return Polygons(parts) if parts else None
 
     def rasterize(self, hw: HW, padded_hw: HW) -> Target:
         """Samples the shape: inside is where a ray crosses the outline an odd number of times.
@@ -122,6 +145,16 @@ class Bitmap:
         """Follows an exchange of rows and columns."""
         return Bitmap(self.pixels.T, self.left, self.top)
 
+    def cropped(self, window: Window) -> Bitmap | None:
+        """Follows a crop; None where no pixel is left."""
+        top, left = window.top - self.top, window.left - self.left
+        rows = slice(max(top, 0), max(top + window.height, 0))
+        columns = slice(max(left, 0), max(left + window.width, 0))
+        part = Bitmap.of(self.pixels[rows, columns])
+        if part.pixels.size == 0:
+            return None
+        return Bitmap(part.pixels, part.top + max(-top, 0), part.left + max(-left, 0))
+
     def rasterize(self, hw: HW, padded_hw: HW) -> Target:
         """Takes the pixels as they are; ``hw`` is the picture's size in the input."""
         height, width = self.pixels.shape
@@ -158,6 +191,15 @@ def _inside(part: Floats, ys: npt.NDArray[np.floating], xs: npt.NDArray[np.float
     toggles = np.bincount(row * width + column, minlength=len(ys) * width).reshape(len(ys), width)
     odd: npt.NDArray[np.bool_] = (toggles.cumsum(axis=1)[:, :-1] % 2).astype(bool)
     return odd
+
+
+def _reaches(part: Floats, hw: HW) -> bool:
+    """Whether a corner or a pixel of a part lies in a picture of a size."""
+    if ((part > 0) & (part < hw[::-1])).all(axis=1).any():
+        return True
+    ys = _samples(part[:, 1].min(), part[:, 1].max(), hw[0])
+    xs = _samples(part[:, 0].min(), part[:, 0].max(), hw[1])
+    return bool(_inside(part, ys + 0.5, xs + 0.5).any())
 
 
 def _to_target(

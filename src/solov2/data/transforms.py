@@ -11,47 +11,17 @@ from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
-from solov2.data.image import RGB
-from solov2.data.shapes import Shape
+from solov2.data.crop import RandomCrop
+from solov2.data.distort import RandomDistort
+from solov2.data.sample import Sample as Sample
+from solov2.data.sample import Transform as Transform
 from solov2.structures import HW
 
+INTERPOLATIONS = (cv2.INTER_NEAREST, cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_AREA, cv2.INTER_LANCZOS4)
+"""By the numbers that recipes give them."""
 
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One picture with its instances, on the way to a batch.
-
-    Attributes:
-        image: (H, W, 3) uint8 RGB.
-        original_hw: size of the picture as it was read.
-        image_id: the annotation file's id.
-        name: file name, for messages.
-        labels: (N,) int64, 0..C-1.
-        boxes: (N, 4) float64, x0 y0 x1 y1 in pixels of ``image``.
-        shapes: N shapes in the frame of ``image``.
-    """
-
-    image: RGB
-    original_hw: HW
-    image_id: int
-    name: str
-    labels: npt.NDArray[np.int64]
-    boxes: npt.NDArray[np.float64]
-    shapes: tuple[Shape, ...]
-
-    @property
-    def hw(self) -> HW:
-        """Size of ``image``."""
-        return self.image.shape[0], self.image.shape[1]
-
-    @classmethod
-    def of_image(cls, image: RGB, image_id: int = 0, name: str = "") -> Sample:
-        """A picture without annotations."""
-        return cls(image, (image.shape[0], image.shape[1]), image_id, name, np.zeros(0, np.int64), np.zeros((0, 4)), ())
-
-
-Transform = Callable[[Sample, np.random.Generator], Sample]
+LINEAR = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +33,18 @@ class Resize:
         keep_ratio: one scale for both sides, the largest that fits.
         min_scale: the picture is not scaled below this factor, unless its long side would exceed the
             target's long side.
+        interp: how pixels are interpolated: 0 nearest, 1 linear, 2 cubic, 3 area, 4 Lanczos. Bitmaps always
+            take the nearest.
     """
 
     target_size: tuple[int, int]
     keep_ratio: bool = True
     min_scale: float | None = None
+    interp: int = LINEAR
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        """Resizes by bilinear interpolation on the uint8 picture; ``rng`` is not used."""
-        return resize_sample(sample, self.size_for(sample.hw))
+        """Resizes the uint8 picture; ``rng`` is not used."""
+        return resize_sample(sample, self.size_for(sample.hw), self.interp)
 
     def size_for(self, hw: HW) -> HW:
         """The size a picture of size ``hw`` gets, at least one pixel each way."""
@@ -87,19 +60,33 @@ class RandomResize:
     """Scales a picture to fit one of several sizes, drawn anew each time (multi-scale training).
 
     Attributes:
-        target_size: the sizes, as in :class:`Resize`.
+        target_size: the sizes, as in :class:`Resize`; with ``random_range`` two.
         keep_ratio: as in :class:`Resize`.
         min_scale: as in :class:`Resize`.
+        interp: as in :class:`Resize`.
+        random_range: draw the first side evenly from those of the two sizes, both included; the second side
+            is the larger of theirs.
+        random_interp: draw one of the five interpolations each time, instead of ``interp``.
     """
 
     target_size: tuple[tuple[int, int], ...]
     keep_ratio: bool = True
     min_scale: float | None = None
+    interp: int = LINEAR
+    random_range: bool = False
+    random_interp: bool = False
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        """Resizes the picture to fit one of the sizes."""
-        size = self.target_size[int(rng.integers(len(self.target_size)))]
-        return Resize(size, self.keep_ratio, self.min_scale)(sample, rng)
+        """Resizes the picture to fit the size drawn."""
+        size = self._draw_size(rng)
+        interp = int(rng.integers(len(INTERPOLATIONS))) if self.random_interp else self.interp
+        return Resize(size, self.keep_ratio, self.min_scale, interp)(sample, rng)
+
+    def _draw_size(self, rng: np.random.Generator) -> tuple[int, int]:
+        if not self.random_range:
+            return self.target_size[int(rng.integers(len(self.target_size)))]
+        firsts, seconds = zip(*self.target_size, strict=True)
+        return int(rng.integers(min(firsts), max(firsts) + 1)), max(seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,12 +127,12 @@ class RandomRotate90:
         return transpose(flip(sample)) if rng.random() < self.prob else sample
 
 
-def resize_sample(sample: Sample, new_hw: HW) -> Sample:
-    """Scales picture, boxes (clipped to the picture) and shapes to a size."""
+def resize_sample(sample: Sample, new_hw: HW, interp: int = LINEAR) -> Sample:
+    """Scales picture, boxes (clipped to the picture) and shapes to a size; ``interp`` as in :class:`Resize`."""
     old_hw = sample.hw
     if new_hw == old_hw:
         return sample
-    image = cv2.resize(sample.image, (new_hw[1], new_hw[0]), interpolation=cv2.INTER_LINEAR)
+    image = cv2.resize(sample.image, (new_hw[1], new_hw[0]), interpolation=INTERPOLATIONS[interp])
     scale_y, scale_x = new_hw[0] / old_hw[0], new_hw[1] / old_hw[1]
     boxes = sample.boxes * [scale_x, scale_y, scale_x, scale_y]
     limit = np.array([new_hw[1], new_hw[0], new_hw[1], new_hw[0]])
@@ -186,6 +173,8 @@ def build_transforms(steps: Sequence[tuple[str, Mapping[str, Any]]]) -> tuple[Tr
 
 
 TRANSFORMS: dict[str, Callable[..., Transform]] = {
+    "RandomCrop": RandomCrop,
+    "RandomDistort": RandomDistort,
     "RandomFlip": RandomFlip,
     "RandomResize": RandomResize,
     "RandomRotate90": RandomRotate90,
