@@ -164,7 +164,7 @@ def test_an_existing_file_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     [
         ("solov2_r50_fpn_1x_cooc", "did you mean solov2_r50_fpn_1x_coco"),
         ("other/nano.yml", "did you mean nano"),
-        ("zzz", "Give a file, or one of: nano,"),
+        ("zzz", "Give a file, or one of: adelaidet_R101_3x,"),
         ("configs", "Give a file, or one of"),
     ],
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from solov2.config import load_config
-from solov2.config.schema import ResNetConfig
+from solov2.config.schema import GridHeadConfig, MaskBranchConfig, ResNetConfig
 
 Write = Callable[..., Path]
 
@@ -59,70 +59,68 @@ def test_the_block_of_another_backbone_is_set_aside(write: Write, caplog: pytest
     assert "ResNet.depth" in caplog.text
 
 
-def test_mask_nms_as_a_name_or_as_a_block(write: Write) -> None:
-    block = load_config(write("SOLOv2Head: {mask_nms: {name: MaskMatrixNMS, kernel: linear, sigma: 1.0}}")).decode
-    named = load_config(
-        write("SOLOv2Head: {mask_nms: MaskMatrixNMS}\nMaskMatrixNMS: {kernel: linear, sigma: 1.0}")
-    ).decode
-    assert block == named
-    assert named.decay == "linear"
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("norm_eval: true, freeze_norm: false", ResNetConfig(norm_eval=True, freeze_norm=False)),
+        ("depth: 101, groups: 64, base_width: 4", ResNetConfig(depth=101, groups=64, base_width=4)),
+        ("depth: 18, project_first: false", ResNetConfig(depth=18, project_first=False)),
+        ("dcn_v2_stages: [1, 2, 3]", ResNetConfig(dcn_stages=(1, 2, 3))),
+        ("dcn_v2_stages: 3", ResNetConfig(dcn_stages=(3,))),
+        ("dcn_v2_stages: [-1]", ResNetConfig(dcn_stages=())),
+        ("dcn_v2_stages: [2], dcn_version: 1", ResNetConfig(dcn_stages=(2,), dcn_version=1)),
+    ],
+)
+def test_backbone_keys(write: Write, text: str, expected: ResNetConfig) -> None:
+    assert load_config(write(f"ResNet: {{{text}}}")).model.backbone == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", GridHeadConfig()),
+        ("dcn_v2_stages: [0, 3]", GridHeadConfig(dcn_stages=(0, 3))),
+        ("dcn_v2_stages: [1], dcn_version: 1", GridHeadConfig(dcn_stages=(1,), dcn_version=1)),
+        ("norm_type: bn", GridHeadConfig(norm="bn")),
+        ("drop_block: true", GridHeadConfig(drop_block=True)),
+    ],
+)
+def test_head_keys(write: Write, text: str, expected: GridHeadConfig) -> None:
+    assert load_config(write(f"SOLOv2Head: {{{text}}}")).model.grid_head == expected
+
+
+def test_mask_head_keys(write: Write) -> None:
+    text = "SOLOv2MaskHead: {use_dcn_in_tower: true, norm_type: sync_bn}"
+    assert load_config(write(text)).model.mask_branch == MaskBranchConfig(dcn=True, norm="sync_bn")
+
+
+def test_one_rate_and_decay_for_all(write: Write) -> None:
+    assert load_config(write("OptimizerBuilder: {uniform: true}")).optim.uniform
+    assert not load_config(write("OptimizerBuilder: {regularizer: {factor: 0.1}}")).optim.uniform
+
+
+@pytest.mark.parametrize("value", ["''", "null", ""])
+def test_no_weights_to_start_from(value: str) -> None:
+    train = load_config("solov2_r50_fpn_1x_coco", [f"pretrain_weights={value}", f"weights={value}"]).train
+    assert (train.init_weights, train.weights) == (None, None)
 
 
 def test_harmless_keys_give_one_log_line(write: Write, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "solov2")
     text = (
         "use_gpu: true\nuse_xpu: false\nuse_mlu: false\nuse_npu: false\nprint_flops: false\nprint_params: false\n"
-        "find_unused_parameters: true\nexport: {post_process: true, nms: true}\n"
+        "find_unused_parameters: true\nexport: {post_process: true, nms: true, benchmark: false, fuse_conv_bn: true}\n"
+        "use_vdl: true\nvdl_log_dir: vdl\nuse_wandb: false\nwandb: {project: p}\nema_filter_no_grad: true\n"
+        "init_loss_scaling: 1024\nmaster_grad: true\ncustom_white_list: [conv2d]\ncustom_black_list: null\n"
+        "EvalReader: {fuse_normalize: true, batch_size: 1}\n"
         "TrainDataset: {data_fields: [image]}\n"
         "TestReader: {inputs_def: {image_shape: [3, 640, 640]}, collate_batch: false}"
     )
     load_config(write(text))
     lines = [record.getMessage() for record in caplog.records if "change nothing" in record.getMessage()]
     assert len(lines) == 1
-    for key in ("use_gpu", "use_npu", "export", "TrainDataset.data_fields", "TestReader.inputs_def"):
+    for key in ("use_gpu", "use_npu", "export.nms", "wandb", "TrainDataset.data_fields", "TestReader.inputs_def"):
         assert key in lines[0]
-
-
-def test_files_laid_out_as_in_paddledetection_give_the_shipped_recipe(write: Write) -> None:
-    normalize = "NormalizeImage: {is_scale: true, mean: [0.485,0.456,0.406], std: [0.229, 0.224,0.225]}"
-    resize = "Resize: {interp: 1, target_size: [800, 1333], keep_ratio: True}"
-    # Normalising before resizing, as its evaluation lists do, comes to the same here.
-    plain = (
-        f"  sample_transforms:\n  - Decode: {{}}\n  - {normalize}\n  - {resize}\n  - Permute: {{}}\n  batch_size: 1\n"
-    )
-    write(
-        "metric: COCO\nnum_classes: 80\nTrainDataset:\n  !COCODataSet\n    image_dir: train2017\n"
-        "    anno_path: annotations/instances_train2017.json\n    dataset_dir: dataset/coco\n"
-        "    data_fields: ['image']\n"
-        "EvalDataset:\n  name: COCODataSet\n  image_dir: val2017\n"
-        "  anno_path: annotations/instances_val2017.json\n  dataset_dir: dataset/coco\n"
-        "TestDataset:\n  !ImageFolder\n    anno_path: annotations/instances_val2017.json  # names\n"
-        "    dataset_dir: dataset/coco\n",
-        "configs/datasets/coco_instance.yml",
-    )
-    write("use_gpu: true\nlog_iter: 20\nexport:\n  post_process: True\n  nms: True\n", "configs/runtime.yml")
-    write(
-        "pretrain_weights: https://paddledet.bj.bcebos.com/models/pretrained/ResNet50_cos_pretrained.pdparams\n"
-        "SOLOv2:\n  backbone: ResNet\n  neck: FPN\n  solov2_head: SOLOv2Head\n  mask_head: SOLOv2MaskHead\n"
-        "ResNet:\n  depth: 50\n  norm_type: bn\n  return_idx: [0,1,2,3]\nFPN:\n  out_channel: 256\n"
-        "SOLOv2Head:\n  seg_feat_channels: 512\n  num_grids: [40, 36, 24, 16, 12]\n  mask_nms: MaskMatrixNMS\n"
-        "OptimizerBuilder:\n  optimizer:\n    momentum: 0.9\n    type: Momentum\n"
-        "  regularizer:\n    factor: 0.0001\n    type: L2\n"
-        "worker_num: 8\nTrainReader:\n  sample_transforms:\n  - Decode: {}\n  - Poly2Mask: {}\n"
-        f"  - {resize}\n  - RandomFlip: {{}}\n  - {normalize}\n  - Permute: {{}}\n  batch_transforms:\n"
-        "  - PadBatch: {pad_to_stride: 32}\n  - Gt2Solov2Target: {num_grids: [40, 36, 24, 16, 12],\n"
-        "                        scale_ranges: [[1, 96], [48, 192], [96, 384], [192, 768], [384, 2048]]}\n"
-        f"  batch_size: 2\n  shuffle: true\n  drop_last: true\nEvalReader:\n{plain}TestReader:\n{plain}",
-        "configs/solov2/_base_/everything.yml",
-    )
-    path = write(
-        "_BASE_: [\n  '../datasets/coco_instance.yml',\n  '../runtime.yml',\n  '_base_/everything.yml',\n]\n"
-        "weights: output/solov2_r50_fpn_1x_coco/model_final\nepoch: 12\nLearningRate:\n  base_lr: 0.01\n"
-        "  schedulers:\n  - !PiecewiseDecay\n    gamma: 0.1\n    milestones: [8, 11]\n"
-        "  - !LinearWarmup\n    start_factor: 0.\n    steps: 1000\n",
-        "configs/solov2/solov2_r50_fpn_1x_coco.yml",
-    )
-    assert load_config(path) == load_config("solov2_r50_fpn_1x_coco")
 
 
 def test_a_setting_left_out_keeps_the_default_of_its_place(write: Write) -> None:

@@ -38,6 +38,25 @@ def test_default_warmup_fraction_survives_json_exactly() -> None:
     assert warmup.start_factor == 1 / 3
 
 
+def test_a_config_stored_before_a_field_existed_is_read_with_its_default() -> None:
+    values = Config().model_dump(mode="json")
+    for block, names in {
+        "backbone": "norm_eval groups base_width project_first dcn_stages dcn_version",
+        "mask_branch": "dcn norm",
+        "grid_head": "dcn_stages dcn_version norm",
+    }.items():
+        for name in names.split():
+            del values["model"][block][name]
+    del values["optim"]["uniform"]
+    old = Config.model_validate_json(json.dumps(values))
+    assert old == Config()
+    backbone, grid_head, mask_branch = old.model.backbone, old.model.grid_head, old.model.mask_branch
+    assert backbone.kind == "resnet"
+    assert (backbone.norm_eval, backbone.groups, backbone.base_width, backbone.project_first) == (False, 1, 64, True)
+    assert (backbone.dcn_stages, grid_head.dcn_stages, mask_branch.dcn) == ((), (), False)
+    assert (grid_head.norm, mask_branch.norm, old.optim.uniform) == ("gn", "gn", False)
+
+
 def test_config_is_frozen_and_refuses_unknown_names() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         Config().name = "other"  # type: ignore[misc]
@@ -64,6 +83,8 @@ def test_every_field_is_described(module: Any) -> None:
     [
         ({"model": {"grid_head": {"grid_sizes": [40, 36, 24, 16]}}}, "4 grids, 5 strides and 5 size ranges"),
         ({"model": {"fpn": {"extra_levels": 0}}}, "5 grids need as many pyramid levels, but there are 4"),
+        ({"model": {"backbone": {"kind": "resnet", "depth": 34, "base_width": 4}}}, "groups 1 of 4 channels need"),
+        ({"model": {"grid_head": {"depth": 2, "dcn_stages": [0, 2, 5]}}}, "convolutions 0 to 1, but 2, 5 is to be"),
         ({"model": {"mask_branch": {"out_channels": 128}}}, "kernels have 256 channels and mask features 128"),
     ],
 )

@@ -1,8 +1,11 @@
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from solov2.config import load_config
 from solov2.config.yaml_tree import Tree, merge, parse
+from solov2.errors import ConfigError
 
 
 def at_line(line: int) -> str:
@@ -67,6 +70,50 @@ def test_broken_yaml_is_one_problem(text: str) -> None:
     assert not document.readable
     assert [str(problem).startswith("f.yml:") for problem in document.problems] == [True]
     assert "not valid YAML" in document.problems[0].message
+
+
+CODE = (
+    "!!python/object/apply:os.system ['touch {0}']",
+    "!!python/object/new:os.system ['touch {0}']",
+    "!!python/object/apply:subprocess.check_call [[touch, {0}]]",
+    "!!python/object/apply:builtins.exec [\"open('{0}', 'w')\"]",
+    "!!python/object/apply:pathlib.Path.touch {{args: [!!python/object/apply:pathlib.Path ['{0}']]}}",
+    "!!python/name:os.system {0}",
+    "!!python/module:os {0}",
+    "!<tag:yaml.org,2002:python/object/apply:os.system> ['touch {0}']",
+    "!Callable ['os.system', 'touch {0}']",
+    "!os.system ['touch {0}']",
+)
+
+
+@pytest.mark.parametrize("code", CODE)
+@pytest.mark.parametrize("place", ["a: 1\nb:\n  {}", "a: 1\nb:\n- - {}", "a: 1\nb: {{<<: [{}]}}", "a: 1\n? {}\n: 1"])
+def test_nothing_in_a_file_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, place: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    canary = tmp_path / "canary"
+    file = tmp_path / "recipe.yml"
+    file.write_text("architecture: SOLOv2\n" + place.format(code.format(canary)) + "\n")
+    with pytest.raises(ConfigError, match=r"recipe\.yml:[34]: "):
+        load_config(file)
+    with pytest.raises(ConfigError, match=r"-o"):
+        load_config("nano", [f"ResNet={code.format(canary)}"])
+    assert not canary.exists()
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_aliases_of_aliases_do_not_fill_the_memory() -> None:
+    lists = "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n"
+    for name, last in zip("bcdefghij", "abcdefghi", strict=True):
+        lists += f"{name}: &{name} [{', '.join([f'*{last}'] * 10)}]\n"
+    document = parse(lists, at_line)
+    assert not document.readable
+    assert "holds more than 100000 values" in document.problems[0].message
+
+
+def test_lists_nested_too_deeply_are_one_problem() -> None:
+    document = parse("a: " + "[" * 5000 + "]" * 5000, at_line)
+    assert not document.readable
+    assert [str(problem) for problem in document.problems] == ["f.yml:1: lists or mappings are nested too deeply"]
 
 
 def test_origin_of_every_path() -> None:

@@ -7,6 +7,7 @@ Example:
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,10 +60,12 @@ def describe(loaded: LoadedConfig) -> list[tuple[str, Any, str]]:
         has no key for it; the value likewise, in JSON's types; the origin as file:line, "-o" or "default".
     """
     config, state = loaded.config, loaded.translation
+    shared = [place for place, uses in Counter(state.places.values()).items() if uses > 1]  # one key, several settings
     rows = []
     for target, value in _settings(config.model_dump(mode="json", exclude={"name"}), ""):
         place = next((state.places[name] for name in (target, *_groups(target)) if name in state.places), None)
-        key = key_text(place) if place and target in state.places else recipe_key(target, config)
+        own = place is not None and target in state.places and place not in shared
+        key = key_text(place) if own and place else recipe_key(target, config)
         rows.append((key, recipe_value(target, value), (place and state.tree.origin(place)) or "default"))
     return rows
 

@@ -3,29 +3,29 @@
 A key is understood (`Take`, `Expand`), known with the only value that is supported (`Only`), known and without
 effect (`Ignored`), or an error. Meanings follow PaddleDetection at commit 666f597f. Keys of our own:
 `ShuffleNetV2`, `base_devices`, `seed`, `amp_dtype`, `group_by_size`, `Resize.min_scale`, `RandomResize.min_scale`,
-`RandomFlip.vertical_prob`, `RandomRotate90`.
+`RandomFlip.vertical_prob`, `RandomRotate90`, `ResNet.{dcn_version,norm_eval,project_first}`, `SOLOv2Head.dcn_version`,
+`OptimizerBuilder.uniform`. Shared and injected keys are in `paddle_shared.py`, lists of operators in
+`paddle_operators.py`, the optimizer's in `paddle_optimizer.py` and the learning rate's in `paddle_schedules.py`.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from pathlib import PurePath
 from typing import Any
 
 from solov2.config.paddle_operators import expand_batch_transforms, expand_sample_transforms, require_normalization
+from solov2.config.paddle_optimizer import OPTIMIZERS, optimizer_rules
 from solov2.config.paddle_schedules import expand_schedulers
+from solov2.config.paddle_shared import HEAD, MASK, NORMS, expand_norm_type, injected_rules, settle
 from solov2.config.schema import Config, ModelConfig, PiecewiseSchedule
-from solov2.config.translate import Expand, Ignored, Only, Rule, Take, Translation, resolve, shown
-from solov2.config.yaml_tree import Path, Problem, Tree
+from solov2.config.translate import Expand, Ignored, Only, Rule, Take, Translation, one_of, resolve
+from solov2.config.yaml_tree import Problem, Tree
 
 logger = logging.getLogger(__name__)
 
 _BACKBONES = {"ResNet": "resnet", "ShuffleNetV2": "shufflenetv2"}
-_OPTIMIZERS = {"SGD": "sgd", "Momentum": "sgd", "AdamW": "adamw"}
-_NORMS = {"bn": False, "sync_bn": True}
 _SOURCES = {"COCODataSet": "coco", "ImageFolder": "folder"}
-_NO_DEFORMABLE = "deformable convolutions are not part of this version; use [] or leave it out"
 _FIXED = "this version's layers have it fixed; leave it out"
 
 
@@ -44,7 +44,7 @@ def translate(tree: Tree, problems: list[Problem], file: PurePath) -> tuple[Conf
         ConfigError: with one line for every problem.
     """
     state = Translation(str(file), tree, list(problems))
-    values = dict(tree.values)
+    values = settle(state, tree.values)
     if "architecture" not in values:
         state.complain(("architecture",), "is required: a recipe of this package says `architecture: SOLOv2`")
     block = values.get("SOLOv2")
@@ -75,58 +75,18 @@ def _warn_of_lengths(config: Config) -> None:
 # ------------------------------------------------------------------------------------------ converters
 
 
-def _names(table: dict[str, Any]) -> Callable[[Any], Any]:
-    def convert(value: Any) -> Any:
-        if not isinstance(value, str) or value not in table:
-            raise ValueError(f"{shown(value)} is not supported: use {' or '.join(table)}")
-        return table[value]
-
-    return convert
+def _stages(value: Any) -> Any:
+    """PaddleDetection writes [-1] for no stage, and allows a number for a list of one."""
+    stages = [value] if type(value) is int else value
+    return [] if stages == [-1] else stages
 
 
 def _null_to_empty(value: Any) -> Any:
     return "" if value is None else value
 
 
-def _expand_optimizer_type(state: Translation, path: Path, value: Any) -> None:
-    state.apply(Take("optim.kind", _names(_OPTIMIZERS)), path, value)
-    if value == "SGD":
-        state.give("optim.momentum", 0.0, path)
-    if value == "AdamW" and "weight_decay" not in state.tree.values["OptimizerBuilder"]["optimizer"]:
-        state.complain(path, "AdamW needs OptimizerBuilder.optimizer.weight_decay: state it, e.g. 0.05")
-
-
-def _optimizer_type(state: Translation) -> str:
-    optimizer = state.tree.values["OptimizerBuilder"].get("optimizer")
-    return str(optimizer.get("type", "Momentum")) if isinstance(optimizer, dict) else "Momentum"
-
-
-def _expand_momentum(state: Translation, path: Path, value: Any) -> None:
-    # A file that changes only the type inherits its base's momentum, which the others do not have.
-    plain = _optimizer_type(state) in ("SGD", "AdamW")
-    state.apply(Ignored() if plain else Take("optim.momentum"), path, value)
-
-
-def _expand_optimizer_decay(state: Translation, path: Path, value: Any) -> None:
-    if _optimizer_type(state) == "AdamW":
-        state.give("optim.weight_decay", value, path)
-    elif _optimizer_type(state) in _OPTIMIZERS:  # a type that is not known is complained about on its own
-        state.complain(path, "belongs to AdamW; for other optimizers state OptimizerBuilder.regularizer.factor")
-
-
-def _expand_regularizer(state: Translation, path: Path, value: Any) -> None:
-    if _optimizer_type(state) == "AdamW":  # its decay is the optimizer's own
-        state.apply(Ignored(), path, value)
-    elif value in (None, False, "None"):
-        state.give("optim.weight_decay", 0.0, path)
-    elif isinstance(value, dict):
-        rules: dict[str, Rule] = {
-            "type": Only(("L2",), "use L2"),
-            "factor": Take("optim.weight_decay"),
-        }
-        state.walk(value, rules, path)
-    else:
-        state.complain(path, f"expected a mapping such as {{type: L2, factor: 0.0001}} or null, got {shown(value)}")
+def _empty_to_null(value: Any) -> Any:
+    return None if value == "" else value
 
 
 # ------------------------------------------------------------------------------------------- the table
@@ -136,19 +96,25 @@ _SPLITS = {"Train": "data.train", "Eval": "data.eval", "Test": "data.test"}
 
 def _run_rules() -> dict[str, Rule]:
     harmless = (
-        "use_gpu use_xpu use_mlu use_npu print_flops print_params export filename find_unused_parameters fleet "
+        "use_gpu use_xpu use_mlu use_npu use_gcu print_flops print_params filename find_unused_parameters fleet "
         "to_static init_loss_scaling master_grad custom_white_list custom_black_list ema_filter_no_grad use_vdl "
-        "vdl_log_dir use_wandb classwise bias save_prediction_only target_metrics enable_ce"
+        "vdl_log_dir use_wandb wandb classwise bias save_prediction_only target_metrics enable_ce profiler_options "
+        "log_ranks uniform_output_enabled"
     )
+    export = "post_process nms benchmark fuse_conv_bn"
+    compression = "slim slim_type distill_loss unstructured_prune QAT PTQ Pruner UnstructuredPruner DistillPrune OFA"
+    compressed = "distilling, pruning and quantising are not part of this version; take it out"
     return {
         "architecture": Only(("SOLOv2",), "this package is SOLOv2 only"),
-        "metric": Take("metric", _names({"COCO": "COCO"})),
+        "metric": Take("metric", one_of({"COCO": "COCO"})),
         "num_classes": Take("model.num_classes"),
-        "norm_type": Only((), "it would also change the heads; write it under ResNet"),
-        "pretrain_weights": Take("train.init_weights"),
-        "weights": Take("train.weights"),
+        "norm_type": Expand(expand_norm_type),
+        "pretrain_weights": Take("train.init_weights", _empty_to_null),
+        "weights": Take("train.weights", _empty_to_null),
         "epoch": Take("train.epochs"),
         "snapshot_epoch": Take("train.snapshot_epoch"),
+        "max_iters": Only((), "recipes from before PaddleDetection 2 count steps; state epoch"),
+        "snapshot_iter": Only((), "recipes from before PaddleDetection 2 count steps; state snapshot_epoch"),
         "log_iter": Take("train.log_every"),
         "save_dir": Take("train.save_dir"),
         "worker_num": Take("train.workers"),
@@ -162,7 +128,10 @@ def _run_rules() -> dict[str, Rule]:
         "ema_decay_type": Take("train.ema_decay_type"),
         "cycle_epoch": Only((-1,), "the average is never restarted; use -1"),
         "ema_black_list": Only((None, []), "every tensor is averaged; leave it out"),
+        "ema_start_iters": Only((0,), "the average begins with training; use 0"),
         **{key: Ignored() for key in harmless.split()},
+        **{f"export.{key}": Ignored() for key in export.split()},
+        **{key: Only((None, False), compressed) for key in compression.split()},
     }
 
 
@@ -172,13 +141,14 @@ def _backbone_rules() -> dict[str, Rule]:
         rules |= {f"{block}.{key}": Take(f"model.backbone.{key}") for key in (*keys, "freeze_at", "freeze_norm")}
         rules[f"{block}.lr_mult_list"] = Take("optim.stage_lr_multipliers")
     return rules | {
-        "ResNet.norm_type": Take("model.backbone.sync_norm", _names(_NORMS)),
+        "ResNet.norm_type": Take("model.backbone.sync_norm", one_of(NORMS)),
         "ResNet.norm_decay": Only((0, 0.0), "norms are never decayed; use 0"),
         "ResNet.return_idx": Only(([0, 1, 2, 3],), "the pyramid needs all four stages: [0, 1, 2, 3]"),
         "ResNet.num_stages": Only((4,), "the pyramid needs all four stages"),
-        "ResNet.dcn_v2_stages": Only(([], [-1]), _NO_DEFORMABLE),
-        "ResNet.groups": Only((1,), "ResNeXt is not part of this version; use 1"),
-        "ResNet.base_width": Only((64,), "ResNeXt is not part of this version; use 64"),
+        "ResNet.dcn_v2_stages": Take("model.backbone.dcn_stages", _stages),
+        "ResNet.groups": Take("model.backbone.groups"),
+        "ResNet.base_width": Take("model.backbone.base_width"),
+        **{f"ResNet.{key}": Take(f"model.backbone.{key}") for key in ("dcn_version", "norm_eval", "project_first")},
         "ResNet.ch_in": Only((64,), _FIXED),
         "ResNet.std_senet": Only((False,), "squeeze-and-excitation is not part of this version; use false"),
         "ResNet.freeze_stem_only": Only((False,), "use freeze_at"),
@@ -186,9 +156,9 @@ def _backbone_rules() -> dict[str, Rule]:
 
 
 def _model_rules() -> dict[str, Rule]:
-    head, mask = "SOLOv2Head", "SOLOv2MaskHead"
+    head, mask = HEAD, MASK
     return {
-        "SOLOv2.backbone": Take("model.backbone.kind", _names(_BACKBONES)),
+        "SOLOv2.backbone": Take("model.backbone.kind", one_of(_BACKBONES)),
         "SOLOv2.neck": Only(("FPN",), "use FPN"),
         "SOLOv2.solov2_head": Only((head,), f"use {head}"),
         "SOLOv2.mask_head": Only((mask,), f"use {mask}"),
@@ -208,8 +178,8 @@ def _model_rules() -> dict[str, Rule]:
         f"{mask}.out_channels": Take("model.mask_branch.out_channels"),
         f"{mask}.start_level": Only((0,), "the mask branch reads p2..p5; use 0"),
         f"{mask}.end_level": Only((3,), "the mask branch reads p2..p5; use 3"),
-        f"{mask}.use_dcn_in_tower": Only((False,), _NO_DEFORMABLE.replace("[]", "false")),
-        f"{mask}.norm_type": Only(("gn",), "the heads use group normalisation: gn"),
+        f"{mask}.use_dcn_in_tower": Take("model.mask_branch.dcn"),
+        f"{mask}.norm_type": Take("model.mask_branch.norm"),
         f"{head}.num_classes": Take("model.num_classes"),
         f"{head}.in_channels": Take("model.fpn.channels"),
         f"{head}.seg_feat_channels": Take("model.grid_head.channels"),
@@ -218,20 +188,11 @@ def _model_rules() -> dict[str, Rule]:
         f"{head}.segm_strides": Take("model.grid_head.strides"),
         f"{head}.kernel_out_channels": Take("model.grid_head.kernel_channels"),
         f"{head}.drop_block": Take("model.grid_head.drop_block"),
-        f"{head}.dcn_v2_stages": Only(([],), _NO_DEFORMABLE),
-        f"{head}.norm_type": Only(("gn",), "the heads use group normalisation: gn"),
-        f"{head}.solov2_loss": Only(("SOLOv2Loss",), "use SOLOv2Loss"),
-        f"{head}.mask_nms": Expand(_expand_mask_nms),
+        f"{head}.dcn_v2_stages": Take("model.grid_head.dcn_stages", _stages),
+        f"{head}.dcn_version": Take("model.grid_head.dcn_version"),
+        f"{head}.norm_type": Take("model.grid_head.norm"),
+        **injected_rules(lambda: RULES),
     }
-
-
-def _expand_mask_nms(state: Translation, path: Path, value: Any) -> None:
-    """Either the name of the block or the block itself."""
-    if isinstance(value, dict):
-        block = {key: item for key, item in value.items() if key != "name"}
-        state.walk(block, RULES, path, "MaskMatrixNMS.")
-        value = value.get("name", "MaskMatrixNMS")
-    state.apply(Only(("MaskMatrixNMS",), "use MaskMatrixNMS"), path, value)
 
 
 def _loss_and_decode_rules() -> dict[str, Rule]:
@@ -247,30 +208,23 @@ def _loss_and_decode_rules() -> dict[str, Rule]:
 
 
 def _optim_rules() -> dict[str, Rule]:
-    builder = "OptimizerBuilder"
     return {
         "LearningRate.base_lr": Take("optim.base_lr"),
         "LearningRate.schedulers": Expand(expand_schedulers),
-        f"{builder}.clip_grad_by_norm": Take("optim.clip_norm"),
-        f"{builder}.clip_grad_by_value": Take("optim.clip_value"),
-        f"{builder}.regularizer": Expand(_expand_regularizer),
-        f"{builder}.optimizer.type": Expand(_expand_optimizer_type),
-        f"{builder}.optimizer.momentum": Expand(_expand_momentum),
-        f"{builder}.optimizer.weight_decay": Expand(_expand_optimizer_decay),
-        f"{builder}.optimizer.use_nesterov": Only((False,), "use false"),
-        f"{builder}.optimizer.beta1": Only((0.9,), _FIXED),
-        f"{builder}.optimizer.beta2": Only((0.999,), _FIXED),
-        f"{builder}.optimizer.epsilon": Only((1e-8,), _FIXED),
+        **optimizer_rules(),
     }
 
 
 def _data_rules() -> dict[str, Rule]:
+    reader_harmless = (
+        "num_classes collate_batch use_shared_memory inputs_def fuse_normalize drop_empty use_process bufsize memsize"
+    )
     rules: dict[str, Rule] = {}
     for split, target in _SPLITS.items():
         kinds = _SOURCES if split == "Test" else {"COCODataSet": "coco"}  # a bare folder has no masks to learn from
         source, reader = f"{target}.source", f"{target}.reader"
         rules |= {
-            f"{split}Dataset.name": Take(f"{source}.kind", _names(kinds)),
+            f"{split}Dataset.name": Take(f"{source}.kind", one_of(kinds)),
             f"{split}Dataset.dataset_dir": Take(f"{source}.dataset_dir", _null_to_empty),
             f"{split}Dataset.image_dir": Take(f"{source}.image_dir", _null_to_empty),
             f"{split}Dataset.anno_path": Take(f"{source}.anno_path"),
@@ -278,6 +232,7 @@ def _data_rules() -> dict[str, Rule]:
             f"{split}Dataset.sample_num": Take(f"{source}.sample_num"),
             f"{split}Dataset.data_fields": Ignored(),
             f"{split}Dataset.use_default_label": Ignored(),
+            f"{split}Dataset.keep_ori_im": Ignored(),
             f"{split}Dataset.empty_ratio": Only((1, 1.0), "all pictures without objects are kept; use 1.0"),
             f"{split}Dataset.load_crowd": Only((False,), "crowd regions are not trained; use false"),
             f"{split}Dataset.repeat": Only((1,), "use 1 and more epochs"),
@@ -287,11 +242,11 @@ def _data_rules() -> dict[str, Rule]:
             f"{split}Reader.shuffle": Take(f"{reader}.shuffle"),
             f"{split}Reader.drop_last": Take(f"{reader}.drop_last"),
             f"{split}Reader.group_by_size": Take(f"{reader}.group_by_size"),  # our own
-            f"{split}Reader.num_classes": Take("model.num_classes"),
             **{
-                f"{split}Reader.{key}": Ignored()
-                for key in ("collate_batch", "use_shared_memory", "inputs_def", "use_process", "bufsize", "memsize")
+                f"{split}Reader.{key}": Only((-1,), "this augmentation is not part of this version; use -1")
+                for key in ("mixup_epoch", "cutmix_epoch", "mosaic_epoch")
             },
+            **{f"{split}Reader.{key}": Ignored() for key in reader_harmless.split()},
         }
     return rules
 
@@ -316,8 +271,8 @@ _KEYS = {rule.target: key for key, rule in reversed(RULES.items()) if isinstance
     "optim.kind": "OptimizerBuilder.optimizer.type",
     "optim.momentum": "OptimizerBuilder.optimizer.momentum",
     "optim.weight_decay": "OptimizerBuilder.regularizer.factor",
-    "optim.schedule": "LearningRate.schedulers",
-    "optim.warmup": "LearningRate.schedulers",
+    "optim.schedule": "LearningRate.schedulers[0]",
+    "optim.warmup": "LearningRate.schedulers[1]",
     **{f"{target}.reader.transforms": f"{split}Reader.sample_transforms" for split, target in _SPLITS.items()},
 }
 
@@ -326,8 +281,8 @@ _SPELLINGS: dict[str, dict[Any, str]] = {
     target: {value: name for name, value in table.items()}
     for table, targets in (
         (_BACKBONES, ["model.backbone.kind"]),
-        (_NORMS, ["model.backbone.sync_norm"]),
-        (_OPTIMIZERS, ["optim.kind"]),
+        (NORMS, ["model.backbone.sync_norm"]),
+        (OPTIMIZERS, ["optim.kind"]),
         (_SOURCES, [f"{split}.source.kind" for split in _SPLITS.values()]),
     )
     for target in targets

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from typing import Any
 
-from solov2.config.schema_data import NormalizeConfig
+from solov2.config.schema_data import NormalizeConfig, RandomCropArgs, RandomDistortArgs
 from solov2.config.translate import Ignored, Only, Rules, Take, Translation, shown
 from solov2.config.yaml_tree import Path
 
@@ -17,18 +17,23 @@ _SIZE_RULES: Rules = {
     "target_size": Take("target_size"),
     "keep_ratio": Take("keep_ratio"),
     "min_scale": Take("min_scale"),
-    "interp": Only((1,), "pictures are resized linearly; use 1"),
+    "interp": Take("interp"),
 }
 _TRANSFORMS: dict[str, Rules] = {
     "Resize": _SIZE_RULES,
     "RandomResize": {
         **_SIZE_RULES,
-        "random_range": Only((False,), "list the sizes; use false"),
-        "random_size": Only((True,), "a size is drawn from target_size; use true"),
-        "random_interp": Only((False,), "pictures are resized linearly; use false"),
+        "random_range": Take("random_range"),
+        "random_size": Only((True, False), "use true, or false for a single size"),
+        "random_interp": Take("random_interp"),
     },
     "RandomFlip": {"prob": Take("prob"), "vertical_prob": Take("vertical_prob")},
     "RandomRotate90": {"prob": Take("prob")},
+    "RandomDistort": {name: Take(name) for name in RandomDistortArgs.model_fields},
+    "RandomCrop": {
+        **{name: Take(name) for name in RandomCropArgs.model_fields},
+        "is_mask_crop": Only((False, True), "masks are cut with their picture in any case; use false"),
+    },
 }
 _PLAIN: dict[str, Rules] = {"Decode": {}, "Permute": {}, "Poly2Mask": {"del_poly": Ignored()}}
 _BATCH: dict[str, Rules] = {
@@ -43,7 +48,7 @@ _BATCH: dict[str, Rules] = {
 # Operators of PaddleDetection's readers that someone might bring along.
 _UNSUPPORTED = (
     "AugmentHSV AutoAugment BatchRandomResize BboxXYXY2XYWH CenterRandColor ColorDistort Cutmix GridMask Mixup Mosaic "
-    "NormalizeBox Pad PadBox PadGT RandomCrop RandomDistort RandomErasingImage RandomExpand RandomPerspective "
+    "NormalizeBox Pad PadBox PadGT RandomErasingImage RandomExpand RandomPerspective "
     "RandomScaledCrop RandomSelect RandomShortSideResize RandomSizeCrop RandomTransform Rotate WarpAffine"
 )
 
@@ -116,6 +121,8 @@ def _arguments(state: Translation, path: Path, name: str, args: dict[str, Any]) 
     size = found.get("target_size")
     if name == "Resize":
         found |= {"target_size": _square(size)} if size is not None else {}
+    elif args.get("random_size") is False and not found.get("random_range"):
+        found |= {"target_size": [_square(size)]} if size is not None else {}
     elif isinstance(size, list):
         found["target_size"] = [_square(side) for side in size]
     return found

@@ -11,22 +11,23 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from solov2.config.schema_conflicts import find_conflicts
 from solov2.config.schema_data import DataConfig as DataConfig
 from solov2.config.schema_data import NormalizeConfig as NormalizeConfig
 from solov2.config.schema_data import ReaderConfig as ReaderConfig
 from solov2.config.schema_data import SourceConfig as SourceConfig
 from solov2.config.schema_data import SplitConfig as SplitConfig
 from solov2.config.schema_data import TransformConfig as TransformConfig
-from solov2.config.schema_types import Conflict, ConflictError, Positive, Settings, Share
+from solov2.config.schema_types import ConflictError, Positive, Settings, Share
 
 PYRAMID_STRIDES = (4, 8, 16, 32, 64, 128)
 """Input pixels per cell of p2..p7."""
 
-BACKBONE_LEVELS = 4
-"""c2..c5; the FPN may add coarser levels."""
-
 NORM_GROUPS = 32
 """Groups of the group normalisation in both heads: their widths are multiples of it."""
+
+DcnVersion = Literal[1, 2]
+HeadNorm = Literal["gn", "bn", "sync_bn"]
 
 
 # ---------------------------------------------------------------------------------------------- model
@@ -42,7 +43,19 @@ class ResNetConfig(Settings):
         default=0, ge=-1, le=3, description="Stem and stages 0..freeze_at (res2 is 0) are not trained; -1: all are."
     )
     freeze_norm: bool = Field(default=True, description="Batch norms keep their stored statistics, scale and shift.")
+    norm_eval: bool = Field(
+        default=False, description="Batch norms keep their stored statistics only; scale and shift are trained."
+    )
     sync_norm: bool = Field(default=False, description="Batch norms that are not frozen share statistics over devices.")
+    groups: Positive = Field(default=1, description="Channel groups of the bottlenecks' 3x3; above 1: ResNeXt.")
+    base_width: Positive = Field(default=64, description="Channels of one group in the first stage (ResNeXt: 4).")
+    project_first: bool = Field(
+        default=True, description="A projection also in a first block whose shapes agree (depth 18 and 34)."
+    )
+    dcn_stages: tuple[Annotated[int, Field(ge=0, le=3)], ...] = Field(
+        default=(), description="Stages, 0..3 for c2..c5, whose 3x3 convolutions are deformable."
+    )
+    dcn_version: DcnVersion = Field(default=2, description="2: offsets and a factor per sample; 1: offsets only.")
 
 
 class ShuffleNetConfig(Settings):
@@ -71,6 +84,8 @@ class MaskBranchConfig(Settings):
 
     mid_channels: int = Field(default=128, ge=1, multiple_of=NORM_GROUPS, description="Channels of its convolutions.")
     out_channels: int = Field(default=256, ge=1, multiple_of=NORM_GROUPS, description="Mask-feature channels E.")
+    dcn: bool = Field(default=False, description="Its convolutions, the last 1x1 too, are deformable.")
+    norm: HeadNorm = Field(default="gn", description="Group norm, batch norm, or batch norm over all devices.")
 
 
 class GridHeadConfig(Settings):
@@ -92,6 +107,11 @@ class GridHeadConfig(Settings):
     depth: Positive = Field(default=4, description="3x3 convolutions in each tower.")
     kernel_channels: Positive = Field(default=256, description="Length E of a mask kernel.")
     drop_block: bool = Field(default=False, description="Drop 3x3 blocks of the towers' output while training.")
+    dcn_stages: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        default=(), description="Convolutions of each tower, from 0, that are deformable."
+    )
+    dcn_version: DcnVersion = Field(default=2, description="2: offsets and a factor per sample; 1: offsets only.")
+    norm: HeadNorm = Field(default="gn", description="Group norm, batch norm, or batch norm over all devices.")
 
     @field_validator("strides")
     @classmethod
@@ -212,6 +232,11 @@ class OptimConfig(Settings):
     stage_lr_multipliers: tuple[float, float, float, float] = Field(
         default=(1.0, 1.0, 1.0, 1.0), description="Learning-rate factor of the backbone's stages c2..c5."
     )
+    uniform: bool = Field(
+        default=False,
+        description="One rate and one decay for every parameter, apart from the stages' factors; otherwise norms do "
+        "not decay, nor do the biases of deformable convolutions in the heads, which learn twice as fast.",
+    )
     clip_norm: float | None = Field(default=None, gt=0, description="Greatest global L2 norm of the gradients.")
     clip_value: float | None = Field(default=None, gt=0, description="Greatest magnitude of one gradient entry.")
     schedule: ScheduleConfig = Field(default=PiecewiseSchedule(), description="The rate after the warm-up.")
@@ -266,40 +291,3 @@ class Config(Settings):
         if conflicts := find_conflicts(self):
             raise ConflictError(conflicts)
         return self
-
-
-def find_conflicts(config: Config) -> list[Conflict]:
-    """All contradictions between settings that are legal one by one."""
-    head, found = config.model.grid_head, []
-    lengths = {
-        "model.grid_head.grid_sizes": len(head.grid_sizes),
-        "model.grid_head.strides": len(head.strides),
-        "assign.size_ranges": len(config.assign.size_ranges),
-    }
-    if len(set(lengths.values())) > 1:
-        grids, strides, ranges = lengths.values()
-        found.append(
-            Conflict(
-                tuple(lengths),
-                f"each level needs one grid, one stride and one size range, but there are {grids} grids, "
-                f"{strides} strides and {ranges} size ranges",
-            )
-        )
-    levels = BACKBONE_LEVELS + config.model.fpn.extra_levels
-    if levels < len(head.grid_sizes):
-        found.append(
-            Conflict(
-                ("model.grid_head.grid_sizes", "model.fpn.extra_levels"),
-                f"{len(head.grid_sizes)} grids need as many pyramid levels, but there are {levels}: "
-                f"{BACKBONE_LEVELS} of the backbone and {config.model.fpn.extra_levels} extra",
-            )
-        )
-    if head.kernel_channels != config.model.mask_branch.out_channels:
-        found.append(
-            Conflict(
-                ("model.grid_head.kernel_channels", "model.mask_branch.out_channels"),
-                f"mask kernels have {head.kernel_channels} channels and mask features "
-                f"{config.model.mask_branch.out_channels}: a kernel is applied to the features, make them equal",
-            )
-        )
-    return found

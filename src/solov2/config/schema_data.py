@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from solov2.config.schema_types import Positive, Settings, Share
 
 Triple = tuple[float, float, float]
 ShortLong = tuple[Positive, Positive]
+Factor = Annotated[float, Field(ge=0)]
+Hue = Annotated[float, Field(ge=-255, le=255)]
+Scale = Annotated[float, Field(gt=0, le=1)]
+Ratio = Annotated[float, Field(gt=0)]
 
 
 class _SizeArgs(Settings):
     keep_ratio: bool = Field(default=True, description="One scale for both sides; false: to exactly height, width.")
     min_scale: float | None = Field(
         default=None, gt=0, description="Never scale below this factor unless the long side would pass its size."
+    )
+    interp: int = Field(
+        default=1, ge=0, le=4, description="Of the pixels: 0 nearest, 1 linear, 2 cubic, 3 area, 4 Lanczos."
     )
 
 
@@ -27,9 +34,19 @@ class ResizeArgs(_SizeArgs):
 
 
 class RandomResizeArgs(_SizeArgs):
-    """Resize to one size drawn from a list."""
+    """Resize to one size drawn from a list, or with a short side drawn from a range."""
 
     target_size: tuple[ShortLong, ...] = Field(min_length=1, description="Short and long sides, pixels.")
+    random_range: bool = Field(default=False, description="Draw the short side from between those of two sizes.")
+    random_interp: bool = Field(default=False, description="Draw the interpolation of the pixels too.")
+
+    @field_validator("random_range")
+    @classmethod
+    def _between_two(cls, random_range: bool, info: ValidationInfo) -> bool:
+        sizes = info.data.get("target_size", ())
+        if random_range and sizes and len(sizes) != 2:
+            raise ValueError(f"a range has two ends, but target_size lists {len(sizes)}: list two, or use false")
+        return random_range
 
 
 class RandomFlipArgs(Settings):
@@ -45,13 +62,63 @@ class RandomRotate90Args(Settings):
     prob: Share = Field(default=0.5, description="Probability of the turn.")
 
 
-TransformName = Literal["Resize", "RandomResize", "RandomFlip", "RandomRotate90"]
+class RandomDistortArgs(Settings):
+    """Change the picture's colours. Each range is low, high and the probability that the step is left out."""
+
+    hue: tuple[Hue, Hue, Share] = Field(default=(-18.0, 18.0, 0.5), description="Shift, 256ths of a turn.")
+    saturation: tuple[Factor, Factor, Share] = Field(default=(0.5, 1.5, 0.5), description="Factor; 0: grey.")
+    contrast: tuple[Factor, Factor, Share] = Field(default=(0.5, 1.5, 0.5), description="Factor; 0: the mean grey.")
+    brightness: tuple[Factor, Factor, Share] = Field(default=(0.5, 1.5, 0.5), description="Factor; 0: black.")
+    random_apply: bool = Field(default=True, description="In random order; false: in that of the SSD detector.")
+    count: int = Field(default=4, ge=0, le=4, description="Steps taken of a random order.")
+    prob: Share = Field(default=1.0, description="Probability that anything is done.")
+    random_channel: bool = Field(default=False, description="Exchange channels in half of the pictures; SSD's order.")
+
+    @field_validator("hue", "saturation", "contrast", "brightness")
+    @classmethod
+    def _ascending(cls, value: Triple) -> Triple:
+        _check_ascending(value[0], value[1])
+        return value
+
+
+class RandomCropArgs(Settings):
+    """Cut out a window that holds enough of the objects."""
+
+    aspect_ratio: tuple[Ratio, Ratio] | None = Field(
+        default=(0.5, 2.0), description="Width to height, the picture's own being 1; null: sides drawn independently."
+    )
+    thresholds: tuple[Share, ...] = Field(
+        default=(0.0, 0.1, 0.3, 0.5, 0.7, 0.9), min_length=1, description="Least overlaps with an object; one is drawn."
+    )
+    scaling: tuple[Scale, Scale] = Field(default=(0.3, 1.0), description="Square root of the window's share of area.")
+    num_attempts: int = Field(default=50, ge=1, le=10_000, description="Windows drawn per threshold.")
+    allow_no_crop: bool = Field(default=True, description="Leaving the picture whole counts as one more threshold.")
+    cover_all_box: bool = Field(default=False, description="Every object has to reach the threshold.")
+    ioumode: Literal["iou", "iof"] = Field(default="iou", description="Overlap over the union or over the object.")
+    prob: Share = Field(default=1.0, description="Probability that anything is done.")
+
+    @field_validator("aspect_ratio", "scaling")
+    @classmethod
+    def _ascending(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None:
+            _check_ascending(*value)
+        return value
+
+
+def _check_ascending(low: float, high: float) -> None:
+    if low > high:
+        raise ValueError(f"expected the lower end first, got {low:g}, {high:g}")
+
+
+TransformName = Literal["Resize", "RandomResize", "RandomFlip", "RandomRotate90", "RandomDistort", "RandomCrop"]
 
 _TRANSFORM_ARGS: dict[str, type[Settings]] = {
     "Resize": ResizeArgs,
     "RandomResize": RandomResizeArgs,
     "RandomFlip": RandomFlipArgs,
     "RandomRotate90": RandomRotate90Args,
+    "RandomDistort": RandomDistortArgs,
+    "RandomCrop": RandomCropArgs,
 }
 
 

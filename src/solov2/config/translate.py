@@ -149,6 +149,17 @@ def shown(value: Any) -> str:
     return json.dumps(value, default=str, ensure_ascii=False)
 
 
+def one_of(table: Mapping[str, Any]) -> Callable[[Any], Any]:
+    """A converter from names to what they stand for; refuses others."""
+
+    def convert(value: Any) -> Any:
+        if not isinstance(value, str) or value not in table:
+            raise ValueError(f"{shown(value)} is not supported: use {' or '.join(table)}")
+        return table[value]
+
+    return convert
+
+
 def resolve(state: Translation, name: str) -> Config:
     """Builds the Config and reports every problem found on the way.
 

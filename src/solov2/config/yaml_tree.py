@@ -20,6 +20,10 @@ TAGS = ("!COCODataSet", "!ImageFolder", "!PiecewiseDecay", "!CosineDecay", "!Lin
 """A tag puts its name into the mapping it stands before: `!ImageFolder {a: 1}` is `{name: ImageFolder, a: 1}`."""
 
 
+MOST_VALUES = 100_000
+"""In one document, repeats by alias included; a few lines of aliases of aliases could make billions."""
+
+
 class _RecipeLoader(yaml.SafeLoader):
     """The safe loader that also reads 1e-4 as a number, as YAML 1.2 does and YAML 1.1 does not."""
 
@@ -118,7 +122,16 @@ def parse(text: str, locate: Callable[[int], str], at: Path = ()) -> Parsed:
         return Parsed(None, {}, [Problem(where, f"not valid YAML: {error.problem or error.context}")], readable=False)
     except yaml.YAMLError as error:
         return Parsed(None, {}, [Problem(locate(1), f"not valid YAML: {error}")], readable=False)
+    except RecursionError:
+        return Parsed(None, {}, [Problem(locate(1), "lists or mappings are nested too deeply")], readable=False)
+    except _TooLargeError as error:
+        message = f"holds more than {MOST_VALUES} values, repeats by alias (*) included: that is no recipe"
+        return Parsed(None, {}, [Problem(str(error), message)], readable=False)
     return Parsed(value, builder.origins, builder.problems)
+
+
+class _TooLargeError(Exception):
+    """Carries the place at which the number of values was exceeded."""
 
 
 class _Builder:
@@ -130,8 +143,12 @@ class _Builder:
         self.problems: list[Problem] = []
         self.open_nodes: list[yaml.Node] = []
         self.checked: set[int] = set()
+        self.built = 0
 
     def build(self, loader: _RecipeLoader, node: yaml.Node, path: Path) -> Any:
+        self.built += 1
+        if self.built > MOST_VALUES:
+            raise _TooLargeError(self.where(node))
         if any(node is opened for opened in self.open_nodes):
             self.complain(node, "an alias (*) stands inside the value it repeats: write the value out")
             return None
