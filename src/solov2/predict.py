@@ -9,19 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pydantic import ValidationError
 
-from solov2.build import build_model, build_split_transforms, decode_options
+from solov2.build import build_split_transforms, decode_options
 from solov2.config import Config
 from solov2.data.collate import collate, normalize
 from solov2.data.image import ImageLike, read_image
 from solov2.data.transforms import Sample
 from solov2.decoding import decode
-from solov2.errors import ConfigError, WeightsError
+from solov2.errors import ConfigError
 from solov2.model.solov2 import SOLOv2
+from solov2.opening import open_weights
 from solov2.structures import Batch, Category, Instances
-from solov2.weights.files import WeightsFile, find_weights, read_weights
-from solov2.weights.load import load_state
 
 DEFAULT_MODEL = "nuclei"
 DEFAULT_SCORE_THRESHOLD = 0.5
@@ -33,44 +31,22 @@ def load(model: str | Path = DEFAULT_MODEL, device: str = "auto") -> Predictor:
     """Loads a model to predict with.
 
     Args:
-        model: the name of weights in this package, or a weights or checkpoint file.
+        model: a name of the zoo, or a file: weights or checkpoint of this package, or published weights of
+            PaddleDetection, the authors, mmdetection or AdelaiDet. Names that are not in the package are
+            downloaded the first time.
         device: "cpu", "cuda", "cuda:1", "mps", or "auto": a GPU where there is one.
 
     Raises:
-        WeightsError: if there are no such weights, or the file is damaged.
+        WeightsError: if there are no such weights, they cannot be had, or the file is damaged.
         ConfigError: if there is no such device.
 
     Example:
         >>> import solov2
         >>> predictor = solov2.load("nuclei", device="cpu")
     """
-    path = find_weights(model)
-    weights = read_weights(path)
-    config = config_of(weights, path)
-    network = build_model(config)
-    load_state(network, weights.state, str(path))
-    return Predictor(network, config, weights.categories, weights.score_threshold, choose_device(device))
-
-
-def config_of(weights: WeightsFile, path: Path) -> Config:
-    """The configuration that travels in a weights file.
-
-    Raises:
-        WeightsError: if it has none, or one that this version does not understand.
-    """
-    if not weights.config:
-        raise WeightsError(
-            f"{path}: holds a backbone to start training from, not a whole model; "
-            "give weights that solov2 train has written"
-        )
-    try:
-        return Config.model_validate(weights.config)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise WeightsError(
-            f"{path}: its configuration is not understood by this version ({where}: {first['msg']})"
-        ) from None
+    opened = open_weights(model)
+    weights = opened.weights
+    return Predictor(opened.network, opened.config, weights.categories, weights.score_threshold, choose_device(device))
 
 
 def choose_device(name: str) -> torch.device:

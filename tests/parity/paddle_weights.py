@@ -1,70 +1,60 @@
-"""Rebuilds the weights behind the frozen numbers, straight into our network.
+"""The weights behind the frozen whole-model numbers, as the file PaddleDetection would have saved.
 
-PaddleDetection's parameter names are derived from ours, so the map is tested by the numbers it gives.
+Every array is a function of its name there, its shape and a seed, but for the batch norm statistics and the two
+prediction biases, which are stored beside the numbers.
 """
 
 from __future__ import annotations
 
 import json
-import re
+import pickle
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import nn
 
-from solov2.model.fpn import FPN
-from solov2.model.grid_head import GridHead
-from solov2.model.mask_branch import MaskBranch
-from solov2.model.resnet import ResNet
-from solov2.model.solov2 import SOLOv2
+from tests.weights.foreign_files import listed
 
 FOLDER = Path(__file__).parent
-RULES = (
-    (r"^backbone\.stem\.0\.", "backbone.conv1.conv1."),
-    (r"^backbone\.stages\.(\d)\.(\d+)\.shortcut\.1\.", lambda m: f"backbone.{_block(m)}.short."),
-    (r"^backbone\.stages\.(\d)\.(\d+)\.conv(\d)\.", lambda m: f"backbone.{_block(m)}.branch2{'_abc'[int(m[3])]}."),
-    (r"^fpn\.laterals\.3\.", "neck.fpn_inner_res5_sum."),
-    (r"^fpn\.laterals\.(\d)\.", lambda m: f"neck.fpn_inner_res{int(m[1]) + 2}_sum_lateral."),
-    (r"^fpn\.outputs\.(\d)\.", lambda m: f"neck.fpn_res{int(m[1]) + 2}_sum."),
-    (r"^grid_head\.(kernel|category)_tower\.(\d)\.", lambda m: f"{HEAD}{SHORT[m[1]]}_convs.{m[2]}."),
-    (r"^grid_head\.(kernel|category)_output\.", lambda m: f"{HEAD}solo_{SHORT[m[1]]}."),
-    (
-        r"^mask_branch\.levels\.(\d)\.(\d)\.",
-        r"mask_head.conv_pre_feat\1.mask_feat_head.convs_all_levels.\1.conv\2.",
-    ),
-    (r"^mask_branch\.output\.", "mask_head.mask_feat_head.conv_pred.0."),
-    (r"\.running_mean$", "._mean"),
-    (r"\.running_var$", "._variance"),
+ALIASES = (  # one tensor under two names
+    ("solov2_head.solo_", "solov2_head.bbox_head.solo_"),
+    ("mask_head.conv_pred.", "mask_head.mask_feat_head.conv_pred.0."),
 )
-HEAD = "solov2_head.bbox_head."
-SHORT = {"kernel": "kernel", "category": "cate"}
 
 
-def _block(match: re.Match[str]) -> str:
-    stage = int(match[1]) + 2
-    return f"res{stage}.res{stage}{chr(ord('a') + int(match[2]))}"
+@dataclass(frozen=True)
+class Case:
+    """One frozen model.
+
+    Attributes:
+        recipe: that builds it.
+        names: list of its tensors, in ``tests/weights/names``.
+        rows: instances it finds.
+        trained: parameters it trains.
+        gradient_tolerance: of gradients' norms.
+        bias_tolerance: of the whole gradients of biases.
+        step_tolerance: of parameters' norms after one step with a rate of 0.01.
+        three_steps_tolerance: of the losses of the second and third step.
+    """
+
+    recipe: str
+    names: str
+    rows: int
+    trained: int
+    gradient_tolerance: float
+    bias_tolerance: float
+    step_tolerance: float
+    three_steps_tolerance: float
 
 
-def paddle_name(name: str) -> str:
-    for pattern, replacement in RULES:
-        name = re.sub(pattern, replacement, name)  # type: ignore[arg-type]
-    return name
-
-
-def seeded(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray[Any, Any]:
-    rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
-    normal = rng.standard_normal
-    if len(shape) == 4:
-        scale = 0.02 if "solo_cate" in name else float(np.sqrt(2.0 / np.prod(shape[1:])))
-        return normal(shape) * (scale / np.sqrt(2.0) if name.startswith("neck") else scale)
-    if name.endswith("norm.weight"):
-        return rng.uniform(0.5, 1.5, shape)
-    if name.endswith("norm.bias"):
-        return normal(shape) * 0.1
-    return -4.595 + normal(shape) * 0.1 if "solo_cate" in name else normal(shape) * 0.05
+CASES = {
+    "solov2_r50_fpn": Case("solov2_r50_fpn_1x_coco", "paddledetection_r50", 37, 110, 5e-3, 0.02, 1e-5, 1e-3),
+    "solov2_r50_enhance": Case(
+        "solov2_r50_enhance_coco", "paddledetection_r50_enhance", 35, 244, 0.06, 0.12, 1e-2, 5e-3
+    ),
+}
 
 
 def load_settings(data: Any) -> dict[str, Any]:
@@ -72,25 +62,44 @@ def load_settings(data: Any) -> dict[str, Any]:
     return settings
 
 
-def r50_fpn() -> SOLOv2:
-    """The R50-FPN network of the frozen numbers, with their weights."""
-    backbone = ResNet(50)
-    network = SOLOv2(backbone, FPN(backbone.channels), MaskBranch(), GridHead(80))
-    load(network, np.load(FOLDER / "solov2_r50_fpn.npz"))
-    return network.eval()
-
-
-def load(network: nn.Module, data: Any) -> None:
+def rebuild(case: str) -> dict[str, np.ndarray[Any, Any]]:
+    """All entries of the file, aliases included."""
+    data = np.load(FOLDER / f"{case}.npz")
     settings = load_settings(data)
-    state = network.state_dict()
-    for name, tensor in state.items():
-        if name.endswith("num_batches_tracked"):
-            continue
-        theirs = paddle_name(name)
-        stored = f"weight/{theirs}"
-        array = data[stored] if stored in data else seeded(theirs, tuple(tensor.shape), settings["seed"])
-        array = array.astype(np.float32)
-        if theirs.endswith("solo_kernel.weight"):
+    arrays = {}
+    for alias, shape in listed(CASES[case].names).items():
+        name = alias
+        for other, target in ALIASES:
+            name = name.replace(other, target) if name.startswith(other) else name
+        array = data[f"weight/{name}"] if f"weight/{name}" in data else seeded(name, shape, settings["seed"])
+        if name.endswith("solo_kernel.weight"):
             array = array * np.float32(settings["kernel_weight_scale"])
-        state[name] = torch.from_numpy(array)
-    network.load_state_dict(state)
+        arrays[alias] = array
+    return arrays
+
+
+def write_pdparams(case: str, path: Path) -> Path:
+    """The file, with the entry that PaddleDetection adds about itself."""
+    arrays: dict[str, Any] = rebuild(case)
+    arrays["StructuredToParameterName@@"] = {name: f"param_{number}" for number, name in enumerate(arrays)}
+    with path.open("wb") as stream:
+        pickle.dump(arrays, stream, protocol=2)
+    return path
+
+
+def seeded(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray[Any, Any]:
+    rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+    normal = rng.standard_normal
+    if "conv_offset" in name:
+        small = 0.001 if name.startswith("backbone") else 0.003
+        array = normal(shape) * (0.4 if name.endswith("bias") else small)
+    elif len(shape) == 4:
+        scale = 0.02 if "solo_cate" in name else float(np.sqrt(2.0 / np.prod(shape[1:])))
+        array = normal(shape) * (scale / np.sqrt(2.0) if name.startswith("neck") else scale)
+    elif name.endswith("norm.weight"):
+        array = rng.uniform(0.5, 1.5, shape)
+    elif name.endswith("norm.bias"):
+        array = normal(shape) * 0.1
+    else:
+        array = -4.595 + normal(shape) * 0.1 if "solo_cate" in name else normal(shape) * 0.05
+    return array.astype(np.float32)

@@ -11,11 +11,10 @@ from torch import Tensor, nn
 
 from solov2.build import build_schedule
 from solov2.config import load_config
-from solov2.config.schema import Config, Warmup
 from solov2.decoding import matrix_nms, point_nms
 from solov2.losses import dice_terms, focal_loss
 from solov2.model.layers import drop_block, resize, upsample2
-from solov2.model.resnet import Bottleneck, Variant
+from solov2.model.resnet import BlockStyle, Bottleneck
 from solov2.optim import Ema, ema_decay
 from tests.parity.paddle_weights import FOLDER
 
@@ -109,18 +108,17 @@ def test_focal_loss(frozen: Any) -> None:
     assert ours == pytest.approx(float(frozen["loss/loss_cate"]), rel=1e-6)
 
 
-def recipe(name: str) -> Config:
-    """The settings behind a frozen learning rate; the larger networks are not shipped, their schedules differ so."""
-    config = load_config("solov2_r50_fpn_1x_coco" if name == "1x" else "solov2_r50_fpn_3x_coco")
-    if name != "r101_3x":
-        return config
-    warmup = Warmup(steps=2000, start_factor=0.0)
-    return config.model_copy(update={"optim": config.optim.model_copy(update={"warmup": warmup})})
+RECIPES = {
+    "1x": "solov2_r50_fpn_1x_coco",
+    "3x": "solov2_r50_fpn_3x_coco",
+    "r101_3x": "solov2_r101_vd_fpn_3x_coco",
+    "enhance": "solov2_r50_enhance_coco",
+}
 
 
-@pytest.mark.parametrize("name", ["1x", "3x", "r101_3x", "enhance"])
+@pytest.mark.parametrize("name", RECIPES)
 def test_learning_rate(frozen: Any, name: str) -> None:
-    config = recipe(name)
+    config = load_config(RECIPES[name])
     factor = build_schedule(config, STEPS_PER_EPOCH)
     steps, expected = frozen[f"lr/{name}/iter"].tolist(), frozen[f"lr/{name}/lr"]
     assert [config.optim.base_lr * factor(step) for step in steps] == pytest.approx(expected, rel=1e-9, abs=1e-15)
@@ -150,11 +148,12 @@ def test_ema(frozen: Any, kind: Any) -> None:
         torch.testing.assert_close(ours, expected + share_of_the_start * 2.0, rtol=1e-5, atol=1e-6)
 
 
-BLOCKS: dict[str, tuple[Variant, int, bool]] = {
-    "bneck_b_s2": ("b", 2, True),
-    "bneck_d_s2": ("d", 2, True),
-    "bneck_d_s1_proj": ("d", 1, True),
-    "bneck_d_id": ("d", 1, False),
+BLOCKS = {
+    "bneck_b_s2": (BlockStyle("b", nn.BatchNorm2d), 2, True),
+    "bneck_d_s2": (BlockStyle("d", nn.BatchNorm2d), 2, True),
+    "bneck_d_s1_proj": (BlockStyle("d", nn.BatchNorm2d), 1, True),
+    "bneck_d_id": (BlockStyle("d", nn.BatchNorm2d), 1, False),
+    "bneck_d_s2_dcn": (BlockStyle("d", nn.BatchNorm2d, dcn=2), 2, True),
 }
 
 
@@ -164,6 +163,7 @@ def block_state(frozen: Any, name: str, group: str) -> dict[str, Tensor]:
     for key in frozen.files:
         if key.startswith(f"{name}/{group}/"):
             ours = re.sub(r"^branch2([abc])", lambda m: f"conv{'abc'.index(m[1]) + 1}", key.split("/")[-1])
+            ours = ours.replace(".conv_offset.", ".conv.offset.")
             ours = re.sub(r"^short\.(conv\.(?=conv|norm))?", "shortcut.1.", ours)
             ours = ours.replace("._mean", ".running_mean").replace("._variance", ".running_var")
             state[ours] = tensor(frozen, key)
@@ -171,8 +171,8 @@ def block_state(frozen: Any, name: str, group: str) -> dict[str, Tensor]:
 
 
 def block_of(frozen: Any, name: str) -> Bottleneck:
-    variant, stride, project = BLOCKS[name]
-    block = Bottleneck(32, 8, stride, project=project, variant=variant, norm=nn.BatchNorm2d)
+    style, stride, project = BLOCKS[name]
+    block = Bottleneck(32, 8, stride, style, project=project)
     missing, unexpected = block.load_state_dict(block_state(frozen, name, "sd"), strict=False)
     assert not unexpected
     assert all(key.endswith("num_batches_tracked") for key in missing)

@@ -7,8 +7,19 @@ from torch import Tensor, nn
 
 from solov2.errors import WeightsError
 from solov2.structures import Category
+from solov2.weights.coco_classes import COCO_CATEGORIES
 from solov2.weights.files import WeightsFile, write_weights
-from solov2.weights.load import load_pretrained, load_state, load_weights
+from solov2.weights.foreign import read_any
+from solov2.weights.load import categories_of, load_into, load_pretrained, load_state, load_weights
+from tests.weights.foreign_files import (
+    AUTHORS_HEAD,
+    PADDLE_HEAD,
+    arrays,
+    authors_checkpoint,
+    tensors,
+    write_pickle,
+    write_torch,
+)
 
 
 class Tiny(nn.Module):
@@ -181,3 +192,145 @@ def test_the_shipped_backbone_fills_the_recipe_that_asks_for_it(caplog: pytest.L
     assert {name.split(".")[0] for name in changed} == {"backbone"}
     kept = {name for name in before if name.startswith("backbone.")} - set(changed)
     assert all(name.endswith("num_batches_tracked") for name in kept)
+
+
+class Head(nn.Module):
+    """A network of one layer that every framework has."""
+
+    def __init__(self, classes: int = 3) -> None:
+        super().__init__()
+        self.grid_head = nn.Module()
+        self.grid_head.category_output = nn.Conv2d(4, classes, 3)
+
+
+FOREIGN = ("disc", "traffic light", "bar")
+
+
+def head_equals(model: nn.Module, weight: Tensor, bias: Tensor) -> bool:
+    state = model.state_dict()
+    return torch.equal(state["grid_head.category_output.weight"], weight) and torch.equal(
+        state["grid_head.category_output.bias"], bias
+    )
+
+
+def test_loading_a_file_of_another_framework(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = write_torch(tmp_path / "a.pth", authors_checkpoint(tensors(AUTHORS_HEAD)))
+    model = Head()
+    with caplog.at_level(logging.INFO):
+        file = load_weights(model, tmp_path / "a")
+    assert head_equals(model, *tensors(AUTHORS_HEAD).values())
+    assert file.categories == tuple(Category(number, name) for number, name in enumerate(FOREIGN, start=1))
+    assert (file.config, file.score_threshold) == ({}, None)
+    assert caplog.messages[-1] == f"{path}: 2 tensors with the names of solo"
+
+
+def test_loading_what_has_been_read(tmp_path: Path) -> None:
+    path = write_pickle(tmp_path / "a.pdparams", arrays(PADDLE_HEAD))
+    model = Head()
+    file = load_into(model, read_any(path), path)
+    assert head_equals(model, *tensors(PADDLE_HEAD).values())
+    assert file.categories == ()
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [(2, "is for 3 classes, the model for 2"), (3, "numbers that are not finite")],
+)
+def test_a_file_of_another_framework_that_does_not_fit_changes_nothing(
+    tmp_path: Path, classes: int, message: str
+) -> None:
+    content = arrays(PADDLE_HEAD)
+    if classes == len(FOREIGN):
+        content["solov2_head.bbox_head.solo_cate.bias"][1] = float("nan")
+    path = write_pickle(tmp_path / "a.pdparams", content)
+    model = Head(classes)
+    before = state_of(model)
+    with pytest.raises(WeightsError, match=f"^{path}: .*{message}"):
+        load_weights(model, path)
+    assert equal(model, before)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_our_weights_must_be_finite(value: float) -> None:
+    model = Tiny()
+    before = state_of(model)
+    given = random_state(Tiny())
+    given["backbone.1.running_var"][2] = value
+    with pytest.raises(WeightsError, match=r"^a: backbone\.1\.running_var holds numbers that are not finite"):
+        load_state(model, given, "a")
+    assert equal(model, before)
+
+
+def test_our_weights_must_be_real() -> None:
+    given = {**random_state(Tiny()), "backbone.1.bias": torch.ones(4, dtype=torch.int32)}
+    with pytest.raises(WeightsError, match=r"^a: backbone\.1\.bias holds int32 numbers; expected real ones"):
+        load_state(Tiny(), given, "a")
+
+
+@pytest.mark.parametrize(
+    ("content", "classes", "names", "taken"),
+    [
+        (authors_checkpoint(tensors(AUTHORS_HEAD)), 3, FOREIGN, True),
+        (authors_checkpoint(tensors(AUTHORS_HEAD)), 3, ("disc", "traffic_light", "bar"), True),
+        (authors_checkpoint(tensors(AUTHORS_HEAD)), 3, ("disc", "bar", "traffic light"), False),
+        (authors_checkpoint(tensors(AUTHORS_HEAD)), 2, ("disc", "bar"), False),
+        ({"state_dict": tensors(AUTHORS_HEAD)}, 3, ("any", "three", "names"), True),  # it does not say which it has
+        ({"state_dict": tensors(AUTHORS_HEAD)}, 2, ("disc", "bar"), False),
+    ],
+)
+def test_pretrained_from_another_framework(
+    tmp_path: Path, content: object, classes: int, names: tuple[str, ...], taken: bool
+) -> None:
+    path = write_torch(tmp_path / "a.pth", content)
+    model = Head(classes)
+    before = state_of(model)
+    if not taken:
+        with pytest.raises(WeightsError, match="none of its 2 tensors fits the model"):
+            load_pretrained(model, path, names)
+        assert equal(model, before)
+        return
+    found = load_pretrained(model, path, names)
+    assert head_equals(model, *tensors(AUTHORS_HEAD).values())
+    assert (found.unused, found.missing) == ({}, ())
+
+
+def test_pretrained_tells_what_it_leaves(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    from solov2.model.resnet import ResNet
+
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.backbone = ResNet(18, project_first=False)
+
+    model = Network()
+    given = {
+        "conv1.weight": torch.ones(64, 3, 7, 7),
+        "bn1.weight": torch.ones(63),
+        "bn1.num_batches_tracked": torch.tensor(3),
+        "layer1.0.conv1.weight": torch.full((64, 64, 3, 3), 2.0),
+        "layer1.0.bn1.weight": torch.full((64,), 3.0),
+        "fc.weight": torch.ones(1000, 512),
+        "fc.bias": torch.ones(1000),
+    }
+    path = write_torch(tmp_path / "resnet18.pth", given)
+    with caplog.at_level(logging.INFO):
+        found = load_pretrained(model, path)
+    assert model.backbone.stem[0].conv.weight.unique().tolist() == [1]
+    assert model.backbone.stages[0][0].conv1.norm.weight.unique().tolist() == [3]
+    assert caplog.messages[:3] == [
+        f"{path}: 3 of the model's 100 tensors start from it",
+        f"{path}: 1 of its tensors are of another shape and left out (bn1.weight (63,) instead of (64,))",
+        f"{path}: 2 of its tensors are not used (fc.bias, fc.weight)",
+    ]
+    assert caplog.messages[3].startswith(
+        f"{path}: 97 of the backbone start at random (backbone.stages.0.0.conv1.norm.bias"
+    )
+    assert len(found.missing) == 97
+
+
+def test_categories_of_names() -> None:
+    assert categories_of(()) == ()
+    assert categories_of(("a", "b_c")) == (Category(1, "a"), Category(2, "b c"))
+    coco = tuple(category.name.replace(" ", "_") for category in COCO_CATEGORIES)
+    assert categories_of(coco) == COCO_CATEGORIES
+    assert categories_of(coco[:-1])[-1] == Category(79, "hair drier")

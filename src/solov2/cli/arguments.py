@@ -95,6 +95,36 @@ def _show_config(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(module="config")
 
 
+def _zoo(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "action",
+        nargs="?",
+        default="list",
+        choices=("list", "show", "download", "verify"),
+        help="list all models (default), show everything about some, download some to have them without a network, "
+        "or verify that what was downloaded is unchanged",
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="models to show or download")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.set_defaults(module="zoo")
+
+
+def _convert(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "source",
+        metavar="SRC",
+        help="weights of PaddleDetection, the authors, mmdetection, AdelaiDet or this package, or a name of the zoo",
+    )
+    parser.add_argument("destination", metavar="DST.safetensors", help="the file to write")
+    _config(parser, required=False)
+    parser.add_argument(
+        "--classes", metavar="FILE", help="class names: a COCO json, or text with one per line; default: as known"
+    )
+    parser.add_argument("--half", action="store_true", help="store convolutions as float16: half the size")
+    parser.add_argument("--force", action="store_true", help="replace DST if it is there")
+    parser.set_defaults(module="convert")
+
+
 def _yes_or_no(text: str) -> bool:
     # argparse's bool would take the word False for true.
     words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
@@ -112,4 +142,6 @@ COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
         "Show a recipe's settings and where they come from, check it, or list the shipped recipes.",
         _show_config,
     ),
+    "convert": ("Turn published weights into a file of this package.", _convert),
+    "zoo": ("List the published models, download them, or verify what was downloaded.", _zoo),
 }

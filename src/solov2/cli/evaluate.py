@@ -28,7 +28,14 @@ def run(arguments: argparse.Namespace) -> int:
     predictor, config = load_with_recipe(arguments.config, arguments.opt, arguments.weights, arguments.device)
     config = _with_data(config, arguments)
     split = config.data.eval
-    dataset = build_dataset(config, split, categories=predictor.categories, training=False, strict=arguments.strict)
+    # Weights that do not name their classes have those of the annotation file, in its order.
+    categories = predictor.categories or None
+    dataset = build_dataset(config, split, categories=categories, training=False, strict=arguments.strict)
+    if len(dataset.categories) != config.model.num_classes:
+        raise ConfigError(
+            f"the model has {config.model.num_classes} classes, the annotation file {len(dataset.categories)}: "
+            "evaluate with the file the weights were trained for"
+        )
     batch_size = split.reader.batch_size
     evaluation = evaluate(predictor, dataset, batch_size=batch_size, workers=config.train.workers)
     ap = evaluation.ap
@@ -52,12 +59,9 @@ def load_with_recipe(
     Raises:
         ConfigError: if neither names weights, or there are overrides without a recipe.
     """
-    from solov2.build import build_model
     from solov2.config import load_config
-    from solov2.config.own_data import with_class_count
+    from solov2.opening import open_weights
     from solov2.predict import Predictor, choose_device, load
-    from solov2.weights.files import find_weights, read_weights
-    from solov2.weights.load import load_state
 
     if recipe is None:
         if weights is None:
@@ -70,13 +74,12 @@ def load_with_recipe(
     name = weights or config.train.weights
     if name is None:
         raise ConfigError(f"{recipe}: names no weights; give them with -w")
-    path = find_weights(name)
-    file = read_weights(path)
-    if file.categories and not any("num_classes" in override for override in overrides):
-        config = with_class_count(config, len(file.categories))  # weights trained on own data keep their classes
-    model = build_model(config)
-    load_state(model, file.state, str(path))
-    return Predictor(model, config, file.categories, file.score_threshold, choose_device(device)), config
+    # Weights of this package that were trained on own data keep their classes, unless the recipe is told others.
+    adapt = not any("num_classes" in override for override in overrides)
+    opened = open_weights(name, config, adapt_classes=adapt)
+    file = opened.weights
+    predictor = Predictor(opened.network, opened.config, file.categories, file.score_threshold, choose_device(device))
+    return predictor, opened.config
 
 
 def _with_data(config: Config, arguments: argparse.Namespace) -> Config:

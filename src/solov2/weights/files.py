@@ -6,13 +6,14 @@ configuration, classes, score threshold and free text about data and licence.
 
 from __future__ import annotations
 
+import difflib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -21,11 +22,20 @@ from solov2.atomic import write_atomically
 from solov2.errors import WeightsError
 from solov2.structures import Category
 from solov2.version import __version__
+from solov2.weights.download import fetch
+from solov2.weights.pickled import reason_of
+from solov2.weights.torch_files import TensorRef, TorchFile, read_torch
+from solov2.weights.zoo import ZOO, find_entry
 
 METADATA_KEY = "solov2"
 FORMAT_VERSION = 1
 WEIGHTS_SUFFIX = ".safetensors"
 CHECKPOINT_SUFFIX = ".ckpt"
+SUFFIXES = (WEIGHTS_SUFFIX, CHECKPOINT_SUFFIX, ".pdparams", ".pth", ".pkl")
+"""What a path may come without, tried in this order."""
+
+LARGEST_FILE = 8 << 30
+"""Bytes; a checkpoint of the largest network with its optimizer has a tenth of that."""
 
 
 @dataclass(frozen=True)
@@ -86,33 +96,97 @@ def read_weights(path: Path) -> WeightsFile:
     Raises:
         WeightsError: if it is missing, damaged or of another kind.
     """
-    if not path.is_file():
-        raise WeightsError(f"{path}: no such file; expected a {WEIGHTS_SUFFIX} or {CHECKPOINT_SUFFIX} file")
+    check_readable(path)
     return _read_checkpoint(path) if path.suffix == CHECKPOINT_SUFFIX else _read_safetensors(path)
 
 
-def _read_safetensors(path: Path) -> WeightsFile:
+def check_readable(path: Path) -> None:
+    """Looks whether there is a file that can be read.
+
+    Raises:
+        WeightsError: if there is none, it is a folder, or it is too large for weights.
+    """
+    try:
+        if path.is_dir():
+            raise WeightsError(f"{path}: is a folder; expected a weights file, such as one of the files in it")
+        if not path.is_file():
+            raise WeightsError(f"{path}: no such file; expected a weights file ({', '.join(SUFFIXES)})")
+        size = path.stat().st_size
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read ({error.strerror})") from None
+    if size > LARGEST_FILE:
+        raise WeightsError(f"{path}: has {size} bytes; weights have {LARGEST_FILE} at most")
+
+
+def read_bytes(path: Path) -> bytes:
+    """The whole content of a file.
+
+    Raises:
+        WeightsError: as :func:`check_readable`.
+    """
+    check_readable(path)
+    try:
+        return path.read_bytes()
+    except (OSError, MemoryError) as error:
+        raise WeightsError(f"{path}: cannot be read ({error!r})") from None
+
+
+def metadata_of(path: Path) -> Mapping[str, str]:
+    """The metadata of a safetensors file.
+
+    Raises:
+        WeightsError: if it is missing or damaged.
+    """
+    check_readable(path)
     try:
         with safe_open(path, framework="pt") as stream:
-            metadata = stream.metadata() or {}
-            state = {name: _as_float(stream.get_tensor(name)) for name in stream.keys()}  # noqa: SIM118  # no mapping
+            return stream.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path}: not a readable safetensors file ({error})") from None
+        raise WeightsError(f"{path}: not a readable safetensors file ({reason_of(error)})") from None
+
+
+def _read_safetensors(path: Path) -> WeightsFile:
+    metadata = metadata_of(path)
     if METADATA_KEY not in metadata:
         raise WeightsError(
             f"{path}: has no {METADATA_KEY!r} metadata; expected weights written by this package "
             "(solov2 train writes model_final.safetensors)"
         )
-    return _weights_of(path, state, lambda: json.loads(metadata[METADATA_KEY]))
+    state = {name: _as_float(tensor) for name, tensor in read_tensors(path).items()}
+    with naming(path):
+        return _weights_of(state, lambda: json.loads(metadata[METADATA_KEY]))
 
 
-def _weights_of(path: Path, state: Mapping[str, Tensor], metadata: Callable[[], Mapping[str, Any]]) -> WeightsFile:
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, whoever wrote it.
+
+    Raises:
+        WeightsError: if it is missing or damaged.
+    """
+    check_readable(path)
     try:
-        return weights_from(state, metadata())
+        with safe_open(path, framework="pt") as stream:
+            return {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118  # no mapping
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path}: not a readable safetensors file ({reason_of(error)})") from None
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Puts the file's name before what is wrong with it."""
+    try:
+        yield
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from None
-    except (KeyError, TypeError, ValueError) as error:
-        raise WeightsError(f"{path}: its metadata is damaged ({error!r})") from None
+
+
+def _weights_of(state: Mapping[str, Tensor], metadata: Callable[[], Mapping[str, Any]]) -> WeightsFile:
+    try:
+        return weights_from(state, metadata())
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+        raise WeightsError(f"its metadata is damaged ({error!r})") from None
 
 
 def weights_from(state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> WeightsFile:
@@ -126,28 +200,45 @@ def weights_from(state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> We
             f"the weights are of format {metadata['format_version']}, written by solov2 {metadata['package_version']}; "
             f"this is solov2 {__version__}, which reads up to format {FORMAT_VERSION}: upgrade it"
         )
+    threshold = metadata["score_threshold"]
+    if not isinstance(threshold, float | int | None):
+        raise TypeError(f"score_threshold is a {type(threshold).__name__}")
     return WeightsFile(
         state=state,
-        config=metadata["config"],
-        categories=tuple(Category(record["id"], record["name"]) for record in metadata["categories"]),
-        score_threshold=metadata["score_threshold"],
-        about=metadata["about"],
+        config=dict(metadata["config"].items()),
+        categories=tuple(Category(int(record["id"]), str(record["name"])) for record in metadata["categories"]),
+        score_threshold=threshold,
+        about=dict(metadata["about"].items()),
     )
 
 
 def _read_checkpoint(path: Path) -> WeightsFile:
+    data = read_bytes(path)
+    with naming(path):
+        try:
+            file = read_torch(data)
+        except WeightsError as error:
+            raise WeightsError(f"not a readable checkpoint of this package ({error})") from None
+        return weights_of_checkpoint(file)
+
+
+def weights_of_checkpoint(file: TorchFile) -> WeightsFile:
+    """The weights inside a training checkpoint: the averaged ones if there are any.
+
+    Raises:
+        WeightsError: if it is damaged or none of this package.
+    """
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        metadata, ema = checkpoint[METADATA_KEY], checkpoint.get("ema")
-        state = ema["weights"] if ema else _without_prefix(checkpoint["state_dict"], "model.")
-    except Exception as error:  # torch.load raises a dozen kinds for damaged files
-        # PyTorch explains over many lines how to load it regardless, which nobody should.
-        reason = type(error).__name__ if "\n" in str(error) else repr(error)
-        raise WeightsError(f"{path}: not a readable checkpoint of this package ({reason})") from None
-    return _weights_of(path, {name: _as_float(tensor) for name, tensor in state.items()}, lambda: metadata)
+        metadata, ema = file.content[METADATA_KEY], file.content.get("ema")
+        state = ema["weights"] if ema else _without_prefix(file.content["state_dict"], "model.")
+        tensors = {name: _as_float(file.tensor(ref)) for name, ref in state.items()}
+    except (AttributeError, KeyError, TypeError, WeightsError) as error:
+        reason = error if isinstance(error, WeightsError) else repr(error)
+        raise WeightsError(f"not a readable checkpoint of this package ({reason})") from None
+    return _weights_of(tensors, lambda: metadata)
 
 
-def _without_prefix(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def _without_prefix(state: Mapping[str, TensorRef], prefix: str) -> dict[str, TensorRef]:
     return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
 
 
@@ -160,28 +251,40 @@ def shipped_names() -> Sequence[str]:
     return sorted([*ALIASES, *(path.stem for path in SHIPPED.glob(f"*{WEIGHTS_SUFFIX}"))])
 
 
+def _file(name: str) -> Path | None:
+    try:
+        path = Path(name).expanduser()
+        return path if path.is_file() else None
+    except (OSError, RuntimeError):  # a name that is too long, the home of nobody
+        return None
+
+
+def find_file(name_or_path: str | Path) -> Path | None:
+    """The file of a path that may come without its suffix: of several the first in the order of :data:`SUFFIXES`."""
+    return next(filter(None, (_file(f"{name_or_path}{suffix}") for suffix in ("", *SUFFIXES))), None)
+
+
 def find_weights(name_or_path: str | Path) -> Path:
-    """The file of a name or a path, which may come without its suffix; a file wins over a name.
+    """The file of a path, a name, or an address, which is downloaded the first time; a file wins over a name.
+
+    A path may come without its suffix. Names are those of the weights in this package and of the zoo.
 
     Raises:
-        WeightsError: if there is neither; names the shipped weights.
+        WeightsError: if there is none of these; names the nearest.
     """
     name = str(name_or_path)
-    for path in (Path(name).expanduser(), Path(f"{name}{WEIGHTS_SUFFIX}").expanduser()):
-        if path.is_file():
-            return path
+    if (file := find_file(name)) is not None:
+        return file
     if "://" in name:
-        raise WeightsError(
-            f"{name}: this version opens no network connection and reads only its own weights files. To train without "
-            "it, unfreeze the backbone: -o pretrain_weights=null ResNet.freeze_at=-1 ResNet.freeze_norm=false"
-        )
-    shipped = SHIPPED / f"{ALIASES.get(name, name)}{WEIGHTS_SUFFIX}"
-    if shipped.is_file():
+        return fetch(name)
+    if (shipped := _file(f"{SHIPPED / ALIASES.get(name, name)}{WEIGHTS_SUFFIX}")) is not None:
         return shipped
-    raise WeightsError(
-        f"{name!r} is neither a file nor the name of weights in this package; "
-        f"the names are {', '.join(shipped_names())}"
-    )
+    if (entry := find_entry(name)) is not None:
+        return fetch(entry.url)
+    known = [*shipped_names(), *(entry.name for entry in ZOO if not entry.shipped)]
+    near = difflib.get_close_matches(name, known, n=2)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"the names are {', '.join(known)}"
+    raise WeightsError(f"{name!r} is neither a file nor the name of a model; {hint}")
 
 
 SHIPPED = Path(__file__).parent / "shipped"
