@@ -156,6 +156,39 @@ def test_everything_trained_is_in_one_group_and_norms_do_not_decay() -> None:
     assert settings["mask_branch.levels.0.0.norm.bias"] == (0.01, 0.0)
 
 
+def deformable_network() -> SOLOv2:
+    backbone = ResNet(18, freeze_at=-1, norm=nn.BatchNorm2d, dcn_stages=(2,))
+    head = GridHead(2, channels=32, depth=2, kernel_channels=32, in_channels=32, dcn_stages=(1,))
+    return SOLOv2(backbone, FPN(backbone.channels, 32), MaskBranch(32, 32, 32, dcn=True), head)
+
+
+def test_deformable_convolutions_have_rules_of_their_own() -> None:
+    """In the heads their biases learn twice as fast and do not decay; in the backbone offsets know no multiplier."""
+    with torch.device("meta"):
+        network = deformable_network()
+    found = settings_by_name(network, parameter_groups(network, 0.01, 1e-4, (0.1, 0.2, 0.3, 0.4)))
+    place = "backbone.stages.2.0.conv2.conv"
+    assert found[f"{place}.weight"] == pytest.approx((0.003, 1e-4))
+    assert found[f"{place}.offset.weight"] == pytest.approx((0.01, 1e-4))
+    assert found[f"{place}.offset.bias"] == pytest.approx((0.01, 1e-4))
+    for place in ("grid_head.kernel_tower.1.conv", "mask_branch.output.conv"):
+        assert found[f"{place}.weight"] == pytest.approx((0.01, 1e-4))
+        assert found[f"{place}.offset.weight"] == pytest.approx((0.01, 1e-4))
+        assert found[f"{place}.bias"] == pytest.approx((0.02, 0.0))
+        assert found[f"{place}.offset.bias"] == pytest.approx((0.02, 0.0))
+
+
+def test_uniform_groups() -> None:
+    """Everything decays alike; the stages keep their multipliers."""
+    with torch.device("meta"):
+        network = deformable_network()
+    found = settings_by_name(network, parameter_groups(network, 0.01, 1e-4, (0.1, 0.2, 0.3, 0.4), uniform=True))
+    stages = {f"backbone.stages.{stage}.": rate for stage, rate in enumerate((0.001, 0.002, 0.003, 0.004))}
+    for name, settings in found.items():
+        rate = next((rate for start, rate in stages.items() if name.startswith(start)), 0.01)
+        assert settings == pytest.approx((rate, 1e-4)), name
+
+
 def test_frozen_norms_are_in_no_group() -> None:
     with torch.device("meta"):
         network = small_network(ResNet(18))

@@ -1,7 +1,10 @@
+from typing import Literal
+
 import pytest
 import torch
 from torch import Tensor
 
+from solov2.model.deform import DeformConv2d
 from solov2.model.grid_head import GridHead
 from solov2.model.layers import DropBlock
 
@@ -94,3 +97,18 @@ def test_drop_block_only_in_training() -> None:
 def test_too_small_a_pyramid_is_refused() -> None:
     with pytest.raises((ValueError, IndexError)):
         small_head((5, 4, 3), (8, 8, 16))(*pyramid_of(8, 24, 24, levels=2))
+
+
+@pytest.mark.parametrize(("version", "channels"), [(1, 18), (2, 27)])
+def test_deformable_tower_convolutions(version: Literal[1, 2], channels: int) -> None:
+    head = GridHead(3, grid_sizes=(5,), strides=(8,), in_channels=8, channels=32, depth=3, kernel_channels=4,
+                    dcn_stages=(0, 2), dcn_version=version)  # fmt: skip
+    found = {name: module for name, module in head.named_modules() if isinstance(module, DeformConv2d)}
+    assert found.keys() == {f"{part}_tower.{index}.conv" for part in ("kernel", "category") for index in (0, 2)}
+    for layer in found.values():
+        assert layer.offset.out_channels == channels
+        assert layer.bias is not None
+        assert not layer.offset.weight.any()
+    category_logits, kernels = head(*pyramid_of(8, 32, 64))
+    assert category_logits[0].shape == (1, 3, 5, 5)
+    assert kernels[0].shape == (1, 4, 5, 5)

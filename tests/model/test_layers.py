@@ -6,11 +6,13 @@ from solov2.model.layers import (
     ConvNorm,
     DropBlock,
     FrozenBatchNorm2d,
+    SharedBatchNorm2d,
     append_coords,
     apply_kernels,
     drop_block,
     group_norm,
     resize,
+    share_batch_norm,
     upsample2,
 )
 
@@ -123,3 +125,20 @@ def test_drop_block_of_everything_is_finite() -> None:
 def test_drop_block_keeps_half_precision() -> None:
     x = torch.ones(1, 1, 4, 4, dtype=torch.bfloat16)
     assert drop_block(x, torch.rand(1, 1, 4, 4), 3, 0.9).dtype == torch.bfloat16
+
+
+def test_only_norms_that_ask_for_it_are_shared() -> None:
+    network = nn.Sequential(
+        ConvNorm(3, 4, 1, norm=SharedBatchNorm2d),
+        ConvNorm(4, 4, 1, norm=nn.BatchNorm2d),
+        ConvNorm(4, 32, 1, norm=group_norm),
+    )
+    torch.nn.init.uniform_(network.get_parameter("0.norm.weight"))
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    assert share_batch_norm(network) == 1
+    kinds = [type(network.get_submodule(f"{index}.norm")) for index in range(3)]
+    assert kinds == [nn.SyncBatchNorm, nn.BatchNorm2d, nn.GroupNorm]
+    after = network.state_dict()
+    assert before.keys() == after.keys()  # weights files do not change
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    assert share_batch_norm(network) == 0

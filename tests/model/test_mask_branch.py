@@ -2,6 +2,8 @@ import pytest
 import torch
 from torch import nn
 
+from solov2.model.deform import DeformConv2d
+from solov2.model.layers import ConvNorm
 from solov2.model.mask_branch import MaskBranch
 
 
@@ -41,3 +43,25 @@ def test_every_parameter_gets_a_gradient() -> None:
     branch = MaskBranch(8, 32, 32, 3)
     branch(*[torch.randn(1, 8, 16 // 2**i, 16 // 2**i) for i in range(3)]).square().mean().backward()
     assert all(p.grad is not None for p in branch.parameters())
+
+
+def test_deformable_throughout() -> None:
+    """The last 1x1 too, whose one tap has two offsets and a factor; all with a bias, all offsets starting at zero."""
+    branch = MaskBranch(16, 32, 32, levels=3, dcn=True)
+    layers = [module for module in branch.modules() if isinstance(module, DeformConv2d)]
+    assert len(layers) == 1 + 1 + 2 + 1
+    assert layers[-1].offset.out_channels == 3
+    for layer in layers:
+        assert layer.bias is not None
+        assert not layer.offset.weight.any()
+        assert float(layer.weight.detach().std()) == pytest.approx(0.01, rel=0.2)
+    out = branch(*(torch.randn(1, 16, 16 >> level, 24 >> level) for level in range(3)))
+    assert out.shape == (1, 32, 16, 24)
+    plain = MaskBranch(16, 32, 32, levels=3)
+    assert not any(isinstance(module, DeformConv2d) for module in plain.modules())
+
+
+def test_other_norms() -> None:
+    branch = MaskBranch(16, 32, 32, norm=nn.BatchNorm2d)
+    norms = {type(module.norm) for module in branch.modules() if isinstance(module, ConvNorm)}
+    assert norms == {nn.BatchNorm2d}

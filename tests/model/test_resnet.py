@@ -1,8 +1,11 @@
+from typing import Literal
+
 import pytest
 import torch
 from torch import nn
 
-from solov2.model.layers import FrozenBatchNorm2d
+from solov2.model.deform import DeformConv2d
+from solov2.model.layers import EvalBatchNorm2d, FrozenBatchNorm2d
 from solov2.model.resnet import BasicBlock, Bottleneck, ResNet, Variant
 
 # torchvision's counts less the classifier; ResNet-18 and -34 have a projection (64 * 64 + 2 * 64) more.
@@ -113,3 +116,68 @@ def test_odd_maps_lose_no_row() -> None:
     with torch.device("meta"):
         maps = ResNet(50, variant="d")(torch.zeros(1, 3, 36, 44))
     assert [tuple(x.shape[-2:]) for x in maps] == [(9, 11), (5, 6), (3, 3), (2, 2)]
+
+
+def test_resnext() -> None:
+    """64x4d: 83.5 M parameters with torchvision's classifier of 2,049,000, which the backbone lacks."""
+    with torch.device("meta"):
+        network = ResNet(101, groups=64, base_width=4)
+        maps = network(torch.zeros(1, 3, 64, 64))
+    assert count(network) == 83_455_272 - 2_049_000
+    assert [x.shape[1] for x in maps] == [256, 512, 1024, 2048]
+    widths = [network.get_submodule(f"stages.{stage}.0.conv2.conv").weight.shape for stage in range(4)]
+    assert [tuple(shape) for shape in widths] == [(w, w // 64, 3, 3) for w in (256, 512, 1024, 2048)]
+
+
+@pytest.mark.parametrize(("version", "channels"), [(1, 18), (2, 27)])
+def test_deformable_stages(version: Literal[1, 2], channels: int) -> None:
+    """Every 3x3 of a chosen stage, the strided one too, and nothing else."""
+    with torch.device("meta"):
+        network = ResNet(50, dcn_stages=(1, 3), dcn_version=version)
+        maps = network(torch.zeros(1, 3, 64, 64))
+    found = {name for name, module in network.named_modules() if isinstance(module, DeformConv2d)}
+    expected = {(1, 4), (3, 3)}
+    assert found == {f"stages.{s}.{b}.conv2.conv" for s, blocks in expected for b in range(blocks)}
+    assert [x.shape[-1] for x in maps] == [16, 8, 4, 2]
+    first = network.get_submodule("stages.1.0.conv2.conv")
+    assert isinstance(first, DeformConv2d)
+    assert first.geometry.stride == 2
+    assert first.offset.out_channels == channels
+    assert first.bias is None
+
+
+def test_deformable_basic_blocks() -> None:
+    with torch.device("meta"):
+        network = ResNet(18, dcn_stages=(2,))
+    found = {name for name, module in network.named_modules() if isinstance(module, DeformConv2d)}
+    assert found == {"stages.2.0.conv2.conv", "stages.2.1.conv2.conv"}
+
+
+def test_offsets_start_at_zero_whatever_initialises_the_rest() -> None:
+    network = ResNet(18, dcn_stages=(3,))
+    deformable = [module for module in network.modules() if isinstance(module, DeformConv2d)]
+    assert all(not module.offset.weight.any() for module in deformable)
+    assert all(module.weight.std() > 0 for module in deformable)
+
+
+def test_norms_in_evaluation_learn_their_scales() -> None:
+    torch.manual_seed(0)
+    network = ResNet(18, freeze_at=-1, norm=EvalBatchNorm2d).train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    network(torch.randn(2, 3, 32, 32))[-1].sum().backward()
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert not any(norm.training for norm in norms)
+    assert all(norm.weight.grad is not None for norm in norms)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_norms_of_frozen_stages_go_on_counting() -> None:
+    """As in PaddleDetection: freezing stops the parameters, not the statistics."""
+    torch.manual_seed(0)
+    network = ResNet(18, freeze_at=0, norm=nn.BatchNorm2d).train()
+    network(torch.randn(2, 3, 64, 64))
+    stem = network.get_submodule("stem.0.norm")
+    assert isinstance(stem, nn.BatchNorm2d)
+    assert not stem.weight.requires_grad
+    assert stem.running_mean is not None
+    assert stem.running_mean.abs().max() > 0

@@ -311,3 +311,25 @@ def test_a_recipe_takes_the_classes_of_the_weights(shapes: Path, tmp_path: Path)
 def test_an_unknown_device_is_refused_at_once(shapes: Path, tmp_path: Path) -> None:
     with pytest.raises(solov2.ConfigError, match="device 'abacus' cannot be used"):
         solov2.train(TINY, data=shapes, overrides=[f"save_dir={tmp_path}"], device="abacus")
+
+
+def test_shared_statistics_on_a_cpu_are_plain_ones_and_said_to_be(
+    shapes: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Deformable convolutions, DropBlock and SyncBN as in the enhance recipe, small enough to train here."""
+    recipe = str(Path(TINY).with_name("small_resnet.yml"))
+    overrides = [
+        f"save_dir={tmp_path / 'runs'}",
+        "epoch=1",
+        "SOLOv2Head.drop_block=true",
+        "ResNet.lr_mult_list=[0.1, 0.1, 0.5, 1]",
+    ]
+    overrides += ["ResNet.norm_type=sync_bn", "ResNet.freeze_norm=false", "SOLOv2MaskHead.use_dcn_in_tower=true"]
+    result = solov2.train(recipe, data=shapes, overrides=overrides, device="cpu")
+    assert result.weights is not None
+    told = [record.message for record in caplog.records if "sync_bn" in record.message]
+    assert len(told) == 1
+    assert "needs CUDA" in told[0]
+    state = read_weights(result.weights).state
+    assert state["mask_branch.output.conv.offset.bias"].any()  # learned: it starts at zero
+    assert state["backbone.stages.3.1.conv2.conv.offset.bias"].any()

@@ -227,3 +227,8 @@ def test_a_damaged_length_in_a_legacy_file() -> None:
     for count in (-1, 1 << 62, 65):
         with pytest.raises(WeightsError, match="ends after the file"):
             read_torch(data[:place] + struct.pack("<q", count) + data[place + 8 :])
+
+
+def test_the_end_of_a_storage_is_looked_at_first() -> None:
+    with pytest.raises(WeightsError, match=r"^damaged \(a tensor of 65 numbers in a storage of 256 bytes\); get it"):
+        read_torch(GOOD).tensor(TensorRef(torch.float32, "0", 1, (8, 8), (8, 1)))
