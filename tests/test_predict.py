@@ -12,7 +12,8 @@ from solov2 import Category, ConfigError, ImageError, Instances, Predictor, Weig
 from solov2.data.collate import collate
 from solov2.data.image import read_image
 from solov2.data.transforms import Resize, Sample
-from solov2.predict import DEFAULT_SCORE_THRESHOLD, MAX_BATCH, choose_device, config_of
+from solov2.opening import config_of
+from solov2.predict import DEFAULT_SCORE_THRESHOLD, MAX_BATCH, choose_device
 from solov2.weights.files import WeightsFile, write_weights
 
 from .conftest import TINY_CATEGORIES, TINY_THRESHOLD, noise_picture

@@ -71,8 +71,8 @@ def open_weights(
     if weights.about.get("url"):
         tell_licence(weights.about["url"])
     own = config_of(weights, path) if config is None else config
-    named, width = len(weights.categories), _count_classes(weights.state, path)
-    if named and named != width:
+    named = len(weights.categories)
+    if named and (width := _count_classes(weights.state, path)) != named:
         raise WeightsError(
             f"{path}: names {named} classes, but its head has {width}; the file is damaged or was put together by hand"
         )

@@ -140,9 +140,9 @@ def test_threshold_out_of_range(tiny_weights: Path, save: Save, capsys: Capture,
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["picture.png", "-m", "nothing_like_it"], "'nothing_like_it' is neither a file nor the name of weights"),
+        (["picture.png", "-m", "nothing_like_it"], "'nothing_like_it' is neither a file nor the name of a model"),
         (["picture.png", "-m", "shufflenetv2_1.0x"], "holds a backbone to start training from, not a whole model"),
-        (["picture.png", "-m", "picture.png"], "not a readable safetensors file"),
+        (["picture.png", "-m", "picture.png"], "not a weights file; expected"),
         (["nothing/*.png"], "nothing/*.png: no file matches this pattern"),
         (["empty"], "empty: holds no picture; expected files ending in .bmp, .gif"),
     ],
@@ -237,7 +237,7 @@ def test_eval(tiny_weights: Path, write_coco: Callable[..., Path], tmp_path: Pat
         ([], "give a recipe (-c), weights (-w), or both"),
         (["--group-by", "kind"], "--group-by needs --matching"),
         (["-w", "x", "-o", "epoch=1"], "-o epoch=1: overrides change a recipe; give one with -c"),
-        (["-w", "x"], "'x' is neither a file nor the name of weights"),
+        (["-w", "x"], "'x' is neither a file nor the name of a model"),
     ],
 )
 def test_wrong_input_of_eval(capsys: Capture, words: list[str], message: str) -> None:
@@ -291,12 +291,14 @@ def test_version(capsys: Capture) -> None:
 @pytest.mark.parametrize(
     ("words", "flags"),
     [
-        ([], ["predict", "train", "eval", "infer", "config", "--version"]),
+        ([], ["predict", "train", "eval", "infer", "config", "convert", "zoo", "--version"]),
         (["predict"], ["PICTURE", "--model", "--output", "--threshold", "--json", "--device"]),
         (["train"], ["--config", "--opt", "--data", "--images", "--val", "--val-images", "--resume", "--amp"]),
         (["eval"], ["--weights", "--data", "--classwise", "--matching", "--group-by", "--threshold", "--json"]),
         (["infer"], ["--infer_img", "--infer_dir", "--output_dir", "--draw_threshold", "--save_results"]),
         (["config"], ["show", "check", "list", "--config", "--opt"]),
+        (["convert"], ["SRC", "DST", "--config", "--classes", "--half", "--force"]),
+        (["zoo"], ["list", "show", "download", "verify", "--json"]),
     ],
 )
 def test_help(capsys: Capture, words: list[str], flags: list[str]) -> None:
