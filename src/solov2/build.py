@@ -188,7 +188,8 @@ def build_schedule(config: Config, steps_per_epoch: int) -> Callable[[int], floa
         decay: Callable[[int], float] = lambda step: piecewise_factor(step, milestones, factors)  # noqa: E731
     else:
         stop, ratio = (schedule.max_epochs - schedule.plateau_epochs) * steps_per_epoch, schedule.min_lr_ratio
-        decay = lambda step: cosine_factor(step, steps, stop, ratio)  # noqa: E731
+        start = max(steps, schedule.flat_epochs * steps_per_epoch)
+        decay = lambda step: cosine_factor(step, start, stop, ratio)  # noqa: E731
     if warm_up is None:
         return decay
     return with_warm_up(WarmUp(steps, warm_up.start_factor, warm_up.kind, warm_up.power), decay)

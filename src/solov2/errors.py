@@ -40,4 +40,5 @@ class MissingDependencyError(Solov2Error):
     """An optional package is needed and not installed."""
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
-        super().__init__(f"{purpose} needs the package {package!r}: pip install 'solov2[{extra}]'")
+        what = f"'solov2[{extra}]'" if extra else package
+        super().__init__(f"{purpose} needs the package {package!r}: pip install {what}")

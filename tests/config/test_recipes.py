@@ -63,7 +63,7 @@ TABLE: dict[str, dict[str, Any]] = {
         "variant": "d", "freeze_norm": False, "sync_norm": True, "stages": [1, 2, 3],
         "pretrained": PADDLE + "ResNet50_vd_ssld_v2_pretrained.pdparams", "multipliers": [0.05, 0.05, 0.1, 0.15],
         "tower": 256, "convolutions": 3, "kernel": 128, "tower_stages": [2], "drop_block": True, "mask_dcn": True,
-        "epochs": 36, "milestones": [24, 33], "ema": True, "workers": 2,
+        "epochs": 36, "milestones": [24, 33], "ema": True, "workers": 2, "run": "Solov2",
         "train": [DISTORT, CROP, six_sizes(352, 512, 852), FLIP], "test": one_size(512, 852),
     },
     # the authors
@@ -102,7 +102,7 @@ USUAL = {
     "tower": 512, "convolutions": 4, "kernel": 256, "tower_stages": [], "tower_version": 2, "drop_block": False,
     "mask_dcn": False, "ranges": STANDARD, "epochs": 12, "milestones": [8, 11], "warmup": 1000, "start": 0,
     "uniform": False, "clip": None, "ema": False, "workers": 8, "log": 20, "grouped": False,
-    "train": ONE_SCALE, "test": one_size(800, 1333),
+    "run": None, "train": ONE_SCALE, "test": one_size(800, 1333),
 }  # fmt: skip
 AUTHORS = USUAL | {
     "freeze_norm": False, "norm_eval": True, "pretrained": TORCHVISION + "resnet50-19c8e357.pth", "warmup": 500,
@@ -192,7 +192,8 @@ def expected(name: str, row: dict[str, Any]) -> dict[str, Any]:
         },
         "train": {
             "epochs": row["epochs"], "seed": 0, "snapshot_epoch": 1, "log_every": row["log"], "save_dir": "output",
-            "init_weights": row["pretrained"], "weights": f"output/{name}/model_final", "amp": False,
+            "checkpoint_minutes": 10.0, "checkpoint_steps": None, "accumulate": 1, "run_name": row["run"],
+            "init_weights": row["pretrained"], "weights": f"output/{row['run'] or name}/model_final", "amp": False,
             "amp_dtype": "auto", "ema": row["ema"], "ema_decay": 0.9998, "ema_decay_type": "threshold",
             "workers": row["workers"], "base_devices": 8,
         },
@@ -228,7 +229,7 @@ def test_the_small_recipe_has_the_shape_its_weights_need() -> None:
     assert config.assign.size_ranges == ((1, 64), (32, 128), (64, 256), (128, 2048))
     assert (config.optim.kind, config.optim.weight_decay) == ("adamw", 0.05)
     assert config.optim.schedule.model_dump() == {
-        "kind": "cosine", "max_epochs": config.train.epochs, "min_lr_ratio": 0.0, "plateau_epochs": 0,
+        "kind": "cosine", "max_epochs": config.train.epochs, "min_lr_ratio": 0.0, "plateau_epochs": 0, "flat_epochs": 0,
     }  # fmt: skip
     assert (config.train.init_weights, config.train.base_devices, config.train.ema) == ("shufflenetv2_1.0x", 1, True)
 

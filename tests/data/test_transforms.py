@@ -240,3 +240,15 @@ def test_table_of_names() -> None:
     assert list(TRANSFORMS) == sorted(TRANSFORMS)
     steps = build_transforms([("Resize", {"target_size": (8, 9)}), ("RandomFlip", {"prob": 0.25})])
     assert steps == (Resize((8, 9)), RandomFlip(0.25))
+
+
+@pytest.mark.parametrize("hw", [(1, 5), (5, 1), (1, 1)])
+@pytest.mark.parametrize(
+    "step", [RandomFlip(1.0), RandomFlip(0.0, 1.0), RandomFlip(1.0, 1.0), RandomRotate90(1.0)], ids=repr
+)
+def test_pictures_of_one_row_or_column_reach_a_batch(step: Transform, hw: tuple[int, int]) -> None:
+    image = np.arange(hw[0] * hw[1] * 3, dtype=np.uint8).reshape(*hw, 3)
+    turned = step(Sample.of_image(image), rng())
+    assert sorted(turned.image.flatten()) == sorted(image.flatten())
+    batch = collate([turned], with_targets=False)
+    assert batch.images.shape == (1, 3, 32, 32)

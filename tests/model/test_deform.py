@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -200,6 +202,48 @@ def test_the_exported_form_needs_no_custom_operation() -> None:
     assert any("grid_sampl" in name for name in names)
     assert not any("embedding_bag" in name for name in names)
     torch.testing.assert_close(exported.module()(x), layer(x), rtol=1e-4, atol=1e-5)
+
+
+def torchvisions(
+    input: Tensor,  # torchvision's names, order and defaults
+    offset: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int = 1,
+    padding: int = 0,
+    dilation: int = 1,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """A stand-in for torchvision's function, which like it takes only tensors of one format."""
+    assert {t.dtype for t in (input, offset, weight, bias, mask) if t is not None} == {torch.float32}
+    geometry = Geometry((weight.shape[2], weight.shape[3]), stride, padding, dilation)
+    return by_row_sums(input, weight, offset, mask, bias, geometry)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("case", ["stride 3, dilation 2", "no padding", "version 1", "groups"])
+def test_torchvisions_kernel_is_given_everything(
+    case: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In float32 whatever the network's format: half precision would shift the samples."""
+    module = ModuleType("torchvision.ops")
+    monkeypatch.setattr(module, "deform_conv2d", torchvisions, raising=False)
+    monkeypatch.setitem(sys.modules, "torchvision", ModuleType("torchvision"))
+    monkeypatch.setitem(sys.modules, "torchvision.ops", module)
+    form = deform._torchvision_form.__wrapped__()
+    assert form is not None
+    tensors, geometry = random_case(**CASES[case])  # type: ignore[arg-type]
+    inputs = [None if tensor is None else tensor.detach().to(dtype) for tensor in tensors]
+    exact = [None if tensor is None else tensor.float() for tensor in inputs]
+    y = form(*inputs, geometry)
+    assert y.dtype == dtype
+    torch.testing.assert_close(y, by_row_sums(*exact, geometry).to(dtype))  # type: ignore[arg-type]
+
+
+def test_torchvisions_kernel_is_for_cuda_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other devices may lack it."""
+    monkeypatch.setattr(deform, "_torchvision_form", lambda: pytest.fail("was asked for"))
+    assert DeformConv2d(4, 6, 3, stride=2).to("meta")(torch.zeros(1, 4, 8, 8, device="meta")).shape == (1, 6, 4, 4)
 
 
 def test_nothing_but_the_inputs_is_kept() -> None:

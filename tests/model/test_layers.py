@@ -5,6 +5,7 @@ from torch import nn
 from solov2.model.layers import (
     ConvNorm,
     DropBlock,
+    EvalBatchNorm2d,
     FrozenBatchNorm2d,
     SharedBatchNorm2d,
     append_coords,
@@ -90,6 +91,17 @@ def test_frozen_norm_is_an_affine_map_in_training_too() -> None:
     assert not norm.training
     assert norm.running_mean.tolist() == [1, 2]
     assert [p.requires_grad for p in norm.parameters()] == [False, False]
+
+
+@pytest.mark.parametrize(("kind", "learned"), [(EvalBatchNorm2d, True), (FrozenBatchNorm2d, False)])
+def test_stored_statistics_are_used_from_the_start(kind: type[nn.BatchNorm2d], learned: bool) -> None:
+    """Nobody need call train() for it: Lightning trains a network in the mode in which it was built."""
+    norm = kind(2)
+    x = torch.randn(3, 2, 4, 4) * 10 + 5
+    torch.testing.assert_close(norm(x), x, rtol=1e-4, atol=1e-4)
+    assert norm.running_mean is not None
+    assert norm.running_mean.tolist() == [0, 0]
+    assert [p.requires_grad for p in norm.parameters()] == [learned] * 2
 
 
 def test_drop_block_is_off_in_evaluation() -> None:

@@ -129,6 +129,15 @@ def test_resnext() -> None:
     assert [tuple(shape) for shape in widths] == [(w, w // 64, 3, 3) for w in (256, 512, 1024, 2048)]
 
 
+def test_deformable_resnext() -> None:
+    """Groups divide the weights; the offsets are found from all channels, for all groups."""
+    with torch.device("meta"):
+        layer = ResNet(50, groups=64, base_width=4, dcn_stages=(1,)).get_submodule("stages.1.0.conv2.conv")
+    assert isinstance(layer, DeformConv2d)
+    assert tuple(layer.weight.shape) == (512, 512 // 64, 3, 3)
+    assert tuple(layer.offset.weight.shape) == (27, 512, 3, 3)
+
+
 @pytest.mark.parametrize(("version", "channels"), [(1, 18), (2, 27)])
 def test_deformable_stages(version: Literal[1, 2], channels: int) -> None:
     """Every 3x3 of a chosen stage, the strided one too, and nothing else."""

@@ -32,7 +32,7 @@ def shapes(tmp_path: Path) -> Path:
 
 def run(shapes: Path, folder: Path, *overrides: str, **arguments: Any) -> Any:
     options = [f"save_dir={folder}", *overrides]
-    return solov2.train(TINY, data=shapes, overrides=options, device="cpu", **arguments)
+    return solov2.train(TINY, data=shapes, overrides=options, device="cpu", loggers=(), **arguments)
 
 
 def losses(folder: Path) -> list[tuple[int, float]]:

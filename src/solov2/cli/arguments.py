@@ -40,9 +40,23 @@ def _train(parser: argparse.ArgumentParser) -> None:
     _data(parser, "train on")
     parser.add_argument("--val", metavar="JSON", help="COCO json to evaluate on")
     parser.add_argument("--val-images", metavar="DIR", help="folder of its pictures; default: that of --images")
-    parser.add_argument("-r", "--resume", metavar="CKPT", help="go on from a run's last.ckpt")
+    parser.add_argument(
+        "-r", "--resume", metavar="CKPT", help="go on from a run's last.ckpt; from a weights file start at step 0"
+    )
     parser.add_argument("--amp", action="store_true", help="mixed precision")
+    parser.add_argument(
+        "--skip-bad-batches", action="store_true", help="leave out batches whose loss is no number instead of stopping"
+    )
+    parser.add_argument(
+        "--logger",
+        action="append",
+        metavar="NAME",
+        help="tensorboard (default), csv, wandb, mlflow, comet, neptune or none; may be given several times",
+    )
     _device(parser)
+    parser.add_argument("--devices", default="auto", metavar="N", help="how many per machine, or which: 2, or 0,3")
+    parser.add_argument("--num-nodes", type=int, default=1, metavar="N", help="machines")
+    parser.add_argument("--strategy", default="auto", metavar="NAME", help="how devices work together, e.g. ddp")
     parser.set_defaults(module="train")
 
 

@@ -27,5 +27,10 @@ def run(arguments: argparse.Namespace) -> int:
         resume=arguments.resume,
         device=arguments.device,
         strict=arguments.strict,
+        skip_bad_batches=arguments.skip_bad_batches,
+        loggers=[name for name in arguments.logger or ["tensorboard"] if name != "none"],
+        devices=arguments.devices,
+        num_nodes=arguments.num_nodes,
+        strategy=arguments.strategy,
     )
     return INTERRUPTED if result.stopped else 0

@@ -3,9 +3,11 @@
 A key is understood (`Take`, `Expand`), known with the only value that is supported (`Only`), known and without
 effect (`Ignored`), or an error. Meanings follow PaddleDetection at commit 666f597f. Keys of our own:
 `ShuffleNetV2`, `base_devices`, `seed`, `amp_dtype`, `group_by_size`, `Resize.min_scale`, `RandomResize.min_scale`,
-`RandomFlip.vertical_prob`, `RandomRotate90`, `ResNet.{dcn_version,norm_eval,project_first}`, `SOLOv2Head.dcn_version`,
-`OptimizerBuilder.uniform`. Shared and injected keys are in `paddle_shared.py`, lists of operators in
-`paddle_operators.py`, the optimizer's in `paddle_optimizer.py` and the learning rate's in `paddle_schedules.py`.
+`RandomFlip.vertical_prob`, `RandomRotate90`, `LargeScaleJitter`, `CopyPaste`, `SOLOv2Head.dcn_version`,
+`ResNet.{dcn_version,norm_eval,project_first}`, `OptimizerBuilder.uniform`, `CosineDecay.flat_epochs`,
+`checkpoint_minutes`, `checkpoint_steps`, `accumulate`.
+Shared and injected keys are in `paddle_shared.py`, lists of operators in `paddle_operators.py`, the optimizer's in
+`paddle_optimizer.py` and the learning rate's in `paddle_schedules.py`.
 """
 
 from __future__ import annotations
@@ -120,6 +122,7 @@ def _run_rules() -> dict[str, Rule]:
         "worker_num": Take("train.workers"),
         "seed": Take("train.seed"),
         "base_devices": Take("train.base_devices"),
+        **{key: Take(f"train.{key}") for key in ("checkpoint_minutes", "checkpoint_steps", "accumulate", "run_name")},
         "amp": Take("train.amp"),
         "amp_level": Only(("O1",), "use O1; amp: false switches mixed precision off"),
         "amp_dtype": Take("train.amp_dtype"),

@@ -9,7 +9,13 @@ from __future__ import annotations
 import difflib
 from typing import Any
 
-from solov2.config.schema_data import NormalizeConfig, RandomCropArgs, RandomDistortArgs
+from solov2.config.schema_data import (
+    CopyPasteArgs,
+    LargeScaleJitterArgs,
+    NormalizeConfig,
+    RandomCropArgs,
+    RandomDistortArgs,
+)
 from solov2.config.translate import Ignored, Only, Rules, Take, Translation, shown
 from solov2.config.yaml_tree import Path
 
@@ -29,6 +35,8 @@ _TRANSFORMS: dict[str, Rules] = {
     },
     "RandomFlip": {"prob": Take("prob"), "vertical_prob": Take("vertical_prob")},
     "RandomRotate90": {"prob": Take("prob")},
+    "LargeScaleJitter": {name: Take(name) for name in LargeScaleJitterArgs.model_fields},
+    "CopyPaste": {name: Take(name) for name in CopyPasteArgs.model_fields},
     "RandomDistort": {name: Take(name) for name in RandomDistortArgs.model_fields},
     "RandomCrop": {
         **{name: Take(name) for name in RandomCropArgs.model_fields},
@@ -58,7 +66,9 @@ def expand_sample_transforms(state: Translation, path: Path, value: Any) -> None
     target = f"data.{str(path[0]).removesuffix('Reader').lower()}.reader.transforms"
     transforms: list[dict[str, Any]] = []
     for here, name, args in _entries(state, path, value):
-        if name in _TRANSFORMS:
+        if name == "CopyPaste" and path[0] != "TrainReader":
+            state.complain(here, "pastes training objects: it belongs into TrainReader alone; take it out of this list")
+        elif name in _TRANSFORMS:
             state.places[f"{target}.{len(transforms)}"] = here
             transforms.append({"name": name, "args": _arguments(state, here, name, args)})
         elif name in _BATCH:
@@ -119,7 +129,7 @@ def _arguments(state: Translation, path: Path, name: str, args: dict[str, Any]) 
     inner.walk(args, _TRANSFORMS[name], path)
     found = inner.settings
     size = found.get("target_size")
-    if name == "Resize":
+    if name in ("Resize", "LargeScaleJitter"):
         found |= {"target_size": _square(size)} if size is not None else {}
     elif args.get("random_size") is False and not found.get("random_range"):
         found |= {"target_size": [_square(size)]} if size is not None else {}

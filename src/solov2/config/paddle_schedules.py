@@ -19,6 +19,7 @@ _DECAYS: dict[str, Rules] = {
         "max_epochs": Take("optim.schedule.max_epochs"),
         "min_lr_ratio": Take("optim.schedule.min_lr_ratio"),
         "last_plateau_epochs": Take("optim.schedule.plateau_epochs"),
+        "flat_epochs": Take("optim.schedule.flat_epochs"),
         "use_warmup": Ignored(),
     },
 }

@@ -203,6 +203,7 @@ class CosineSchedule(Settings):
     max_epochs: Positive = Field(description="Epochs until the lowest rate's plateau has ended.")
     min_lr_ratio: Share = Field(default=0.0, description="Lowest rate as a share of base_lr.")
     plateau_epochs: int = Field(default=0, ge=0, description="Last epochs, within max_epochs, at the lowest rate.")
+    flat_epochs: int = Field(default=0, ge=0, description="First epochs, after the warm-up, at base_lr (flat-cosine).")
 
 
 ScheduleConfig = Annotated[PiecewiseSchedule | CosineSchedule, Field(discriminator="kind")]
@@ -249,8 +250,18 @@ class TrainConfig(Settings):
     epochs: Positive = Field(default=12, description="Passes over the training pictures.")
     seed: int = Field(default=0, ge=0, description="Seed of weights, order and augmentation.")
     snapshot_epoch: Positive = Field(default=1, description="Epochs between two checkpoints.")
+    checkpoint_minutes: float = Field(
+        default=10.0, gt=0, description="Longest time without a checkpoint, minutes; epochs may take hours."
+    )
+    checkpoint_steps: int | None = Field(
+        default=None, ge=1, description="Optimizer steps between two checkpoints; null goes by the clock alone."
+    )
+    accumulate: Positive = Field(default=1, description="Batches whose gradients are added up for one optimizer step.")
     log_every: Positive = Field(default=20, description="Steps between two log lines.")
     save_dir: str = Field(default="output", description="Folder under which runs are written.")
+    run_name: str | None = Field(
+        default=None, description="Name of the run's folder below save_dir; null takes the recipe's name."
+    )
     init_weights: str | None = Field(default=None, description="Name, path or URL of weights to start training from.")
     weights: str | None = Field(default=None, description="Name, path or URL of weights to evaluate or predict with.")
     amp: bool = Field(default=False, description="Mixed precision.")

@@ -15,6 +15,7 @@ Factor = Annotated[float, Field(ge=0)]
 Hue = Annotated[float, Field(ge=-255, le=255)]
 Scale = Annotated[float, Field(gt=0, le=1)]
 Ratio = Annotated[float, Field(gt=0)]
+Level = Annotated[int, Field(ge=0, le=255)]
 
 
 class _SizeArgs(Settings):
@@ -105,20 +106,52 @@ class RandomCropArgs(Settings):
         return value
 
 
+class LargeScaleJitterArgs(Settings):
+    """Scale up or down by much, then cut or pad to one size."""
+
+    target_size: tuple[Positive, Positive] = Field(default=(1024, 1024), description="Height and width, pixels.")
+    scale: tuple[Ratio, Ratio] = Field(default=(0.1, 2.0), description="Lowest and highest; 1: just fits the size.")
+    fill: tuple[Level, Level, Level] = Field(default=(124, 116, 104), description="RGB of the padding, 0..255.")
+
+    @field_validator("scale")
+    @classmethod
+    def _ascending(cls, value: tuple[float, float]) -> tuple[float, float]:
+        _check_ascending(*value)
+        return value
+
+
+class CopyPasteArgs(Settings):
+    """Paste objects of another training picture, which has gone through the steps before this one."""
+
+    prob: Share = Field(default=0.5, description="Probability that anything is pasted.")
+    max_pastes: Positive = Field(default=20, description="Most objects pasted; the number is drawn from 1 to it.")
+
+
 def _check_ascending(low: float, high: float) -> None:
     if low > high:
         raise ValueError(f"expected the lower end first, got {low:g}, {high:g}")
 
 
-TransformName = Literal["Resize", "RandomResize", "RandomFlip", "RandomRotate90", "RandomDistort", "RandomCrop"]
+TransformName = Literal[
+    "Resize",
+    "RandomResize",
+    "LargeScaleJitter",
+    "RandomFlip",
+    "RandomRotate90",
+    "RandomDistort",
+    "RandomCrop",
+    "CopyPaste",
+]
 
 _TRANSFORM_ARGS: dict[str, type[Settings]] = {
     "Resize": ResizeArgs,
     "RandomResize": RandomResizeArgs,
+    "LargeScaleJitter": LargeScaleJitterArgs,
     "RandomFlip": RandomFlipArgs,
     "RandomRotate90": RandomRotate90Args,
     "RandomDistort": RandomDistortArgs,
     "RandomCrop": RandomCropArgs,
+    "CopyPaste": CopyPasteArgs,
 }
 
 
@@ -137,6 +170,11 @@ class TransformConfig(Settings):
         given = json.dumps(data.get("args", {}), default=str)
         args = _TRANSFORM_ARGS[data["name"]].model_validate_json(given, strict=True)
         return {**data, "args": args.model_dump()}
+
+    def stated(self) -> dict[str, Any]:
+        """The arguments that differ from their defaults, as a recipe would state them."""
+        fields = _TRANSFORM_ARGS[self.name].model_fields
+        return {key: value for key, value in self.args.items() if value != fields[key].default}
 
 
 class SourceConfig(Settings):

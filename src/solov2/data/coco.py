@@ -7,6 +7,7 @@ import logging
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from solov2.data.coco_checks import (
 )
 from solov2.data.image import read_image
 from solov2.data.loader import Key
+from solov2.data.sample import PairTransform
 from solov2.data.shapes import Bitmap, Polygons, Shape
 from solov2.data.transforms import Sample, Transform
 from solov2.errors import DatasetError, ImageError
@@ -178,26 +180,38 @@ class CocoDataset(Dataset[Sample]):
         as not found.
         """
         _, index = key
+        rng = np.random.default_rng([self.seed, *key])
+        return self._transformed(self._usable(index), index, self.transforms, rng)
+
+    def _usable(self, index: int) -> Sample:
+        """The picture at an index or, if it cannot be decoded, what stands for it."""
         for step in range(len(self)):
             record = self._images[(index + step) % len(self)]
             try:
-                sample = self._read(record)
+                return self._read(record)
             except ImageError as error:
                 if self.strict:
                     raise
                 if not self._with_annotations:
                     logger.warning("%s; its objects count as not found", error)
-                    return self._transformed(self._black(record), key)
+                    return self._black(record)
                 logger.warning("%s; the next picture is used instead", error)
-                continue
-            return self._transformed(sample, key)
         raise DatasetError(f"{self.image_dir}: not one of its {len(self)} pictures can be read")
 
-    def _transformed(self, sample: Sample, key: Key) -> Sample:
-        rng = np.random.default_rng([self.seed, *key])
-        for transform in self.transforms:
-            sample = transform(sample, rng)
+    def _transformed(
+        self, sample: Sample, index: int, transforms: Sequence[Transform], rng: np.random.Generator
+    ) -> Sample:
+        for position, transform in enumerate(transforms):
+            if isinstance(transform, PairTransform):
+                sample = transform.pair(sample, rng, partial(self._other, index, transforms[:position], rng))
+            else:
+                sample = transform(sample, rng)
         return sample
+
+    def _other(self, index: int, transforms: Sequence[Transform], rng: np.random.Generator) -> Sample:
+        """Any picture but that at ``index``, where there is another, after the same transforms."""
+        other = (index + 1 + int(rng.integers(max(len(self) - 1, 1)))) % len(self)
+        return self._transformed(self._usable(other), other, transforms, rng)
 
     @staticmethod
     def _black(record: dict[str, Any]) -> Sample:

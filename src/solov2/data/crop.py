@@ -14,13 +14,16 @@ import numpy.typing as npt
 
 from solov2.data.sample import Sample
 from solov2.data.shapes import Window
-from solov2.structures import HW
+from solov2.structures import HW, MASK_STRIDE
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
 MAX_ELONGATION = 2.0
 """Without ``aspect_ratio``, how many times as long as the other a window's side may be."""
+
+MIN_VISIBLE = 0.1
+"""Share of an object that has to be left for it to be learned from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +112,35 @@ def crop(sample: Sample, window: Window) -> Sample:
         sample: what to cut from.
         window: inside the picture.
     """
-    edges = np.array([window.left, window.top, window.left + window.width, window.top + window.height], np.float64)
-    [inside] = _keeps(edges[None], sample.boxes)
-    cut = {int(index): sample.shapes[index].cropped(window) for index in np.flatnonzero(inside)}
+    [inside] = _keeps(_edges(window)[None], sample.boxes)
+    return cut_out(sample, window, inside)
+
+
+def visible_enough(window: Window, boxes: Floats) -> Bools:
+    """Whether a window shows an object rather than a sliver or a speck of it.
+
+    The share of the box in the window is at least :data:`MIN_VISIBLE`, and the square root of that part's area at
+    least one target pixel's side.
+
+    Args:
+        window: in the frame of the boxes.
+        boxes: (N, 4) x0 y0 x1 y1 in pixels.
+
+    Returns:
+        (N,).
+    """
+    visible = _intersections(_edges(window)[None], boxes)[0].prod(axis=1)
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    return np.asarray((visible >= MIN_VISIBLE * areas) & (visible >= MASK_STRIDE**2), bool)
+
+
+def cut_out(sample: Sample, window: Window, wanted: Bools) -> Sample:
+    """Cuts out a window with those of the instances that are wanted (N,) and of which something is left in it.
+
+    Boxes are clipped. Polygons may go on outside the picture: their pixels do not.
+    """
+    edges = _edges(window)
+    cut = {int(index): sample.shapes[index].cropped(window) for index in np.flatnonzero(wanted)}
     shapes = {index: shape for index, shape in cut.items() if shape is not None}
     kept = np.array(list(shapes), np.int64)
     boxes = sample.boxes[kept].clip(edges[[0, 1, 0, 1]], edges[[2, 3, 2, 3]]) - edges[[0, 1, 0, 1]]
@@ -123,6 +152,10 @@ def crop(sample: Sample, window: Window) -> Sample:
         boxes=boxes,
         shapes=tuple(shapes.values()),
     )
+
+
+def _edges(window: Window) -> Floats:
+    return np.array([window.left, window.top, window.left + window.width, window.top + window.height], np.float64)
 
 
 def _intersections(windows: Floats, boxes: Floats) -> Floats:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -47,3 +48,20 @@ class Sample:
 
 
 Transform = Callable[[Sample, np.random.Generator], Sample]
+
+
+@runtime_checkable
+class PairTransform(Protocol):
+    """A transform that mixes a second picture into the first; who holds the pictures calls ``pair`` instead."""
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        """What becomes of a picture where there is no second one."""
+
+    def pair(self, sample: Sample, rng: np.random.Generator, other: Callable[[], Sample]) -> Sample:
+        """Mixes.
+
+        Args:
+            sample: the first picture.
+            rng: random numbers.
+            other: reads a second one, drawn by the same random numbers and after the same transforms as the first.
+        """

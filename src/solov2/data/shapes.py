@@ -102,6 +102,23 @@ class Polygons:
             inside |= _inside(part, ys + 0.5, xs + 0.5)
         return _to_target(inside, ys, xs, padded_hw)
 
+    def bitmap(self, hw: HW) -> Bitmap:
+        """Every pixel of the shape that lies in a picture of size ``hw``, by the rule of :meth:`rasterize`."""
+        points = np.concatenate(self.parts)
+        (x0, y0), (x1, y1) = np.floor(points.min(axis=0)), np.ceil(points.max(axis=0))
+        ys, xs = np.arange(max(y0, 0), min(y1, hw[0])), np.arange(max(x0, 0), min(x1, hw[1]))
+        inside = np.zeros((len(ys), len(xs)), bool)
+        for part in self.parts:
+            inside |= _inside(part, ys + 0.5, xs + 0.5)
+        tight = Bitmap.of(inside.view(np.uint8))
+        return Bitmap(tight.pixels, tight.top + max(int(y0), 0), tight.left + max(int(x0), 0))
+
+    def within(self, hw: HW) -> Shape:
+        """The same pixels in a picture that goes on beyond ``hw``: a bitmap where the polygons would go on too."""
+        points = np.concatenate(self.parts)
+        inside = bool((points >= 0).all() and (points <= hw[::-1]).all())
+        return self if inside else self.bitmap(hw)
+
 
 @dataclass(frozen=True, slots=True)
 class Bitmap:
@@ -161,6 +178,14 @@ class Bitmap:
         ys = np.arange(self.top, min(self.top + height, hw[0]))
         xs = np.arange(self.left, min(self.left + width, hw[1]))
         return _to_target(self.pixels[: len(ys), : len(xs)].astype(bool), ys, xs, padded_hw)
+
+    def bitmap(self, hw: HW) -> Bitmap:
+        """The pixels in a picture of size ``hw``."""
+        return self.cropped(Window(0, 0, *hw)) or Bitmap(np.zeros((0, 0), np.uint8), 0, 0)
+
+    def within(self, hw: HW) -> Bitmap:
+        """The same pixels in a picture that goes on beyond ``hw``."""
+        return self.bitmap(hw)
 
 
 Shape = Polygons | Bitmap

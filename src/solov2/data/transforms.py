@@ -12,10 +12,12 @@ from typing import Any
 import cv2
 import numpy as np
 
-from solov2.data.crop import RandomCrop
+from solov2.data.copy_paste import CopyPaste
+from solov2.data.crop import RandomCrop, cut_out, visible_enough
 from solov2.data.distort import RandomDistort
 from solov2.data.sample import Sample as Sample
 from solov2.data.sample import Transform as Transform
+from solov2.data.shapes import Window
 from solov2.structures import HW
 
 INTERPOLATIONS = (cv2.INTER_NEAREST, cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_AREA, cv2.INTER_LANCZOS4)
@@ -90,6 +92,37 @@ class RandomResize:
 
 
 @dataclass(frozen=True, slots=True)
+class LargeScaleJitter:
+    """Scales a picture up or down by much, then cuts or pads it to one size (Ghiasi et al., "Simple Copy-Paste", 2021).
+
+    Where the scaled picture is larger than the size, a window is cut out at random; where it is smaller, it is padded
+    at the right and the bottom. An instance stays where enough of it is visible (:func:`visible_enough`).
+
+    Attributes:
+        target_size: height and width of the result.
+        scale: lowest and highest scale, drawn evenly between them; at 1 the picture just fits into the size.
+        fill: RGB of the padding, 0..255.
+    """
+
+    target_size: HW
+    scale: tuple[float, float] = (0.1, 2.0)
+    fill: tuple[int, int, int] = (124, 116, 104)  # the usual mean: near the 0 that padding has after normalising
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        """Scales, cuts and pads."""
+        scaled = resize_sample(sample, self.size_for(sample.hw, rng.uniform(*self.scale)))
+        size = np.minimum(scaled.hw, self.target_size)
+        top, left = rng.integers(0, np.array(scaled.hw) - size + 1).tolist()
+        window = Window(top, left, *size.tolist())
+        return pad(cut_out(scaled, window, visible_enough(window, scaled.boxes)), self.target_size, self.fill)
+
+    def size_for(self, hw: HW, scale: float) -> HW:
+        """The size a picture of size ``hw`` is scaled to, before it is cut."""
+        factor = scale * min(self.target_size[0] / hw[0], self.target_size[1] / hw[1])
+        return max(int(factor * hw[0] + 0.5), 1), max(int(factor * hw[1] + 0.5), 1)
+
+
+@dataclass(frozen=True, slots=True)
 class RandomFlip:
     """Mirrors a picture left to right and, where up and down mean nothing, top to bottom.
 
@@ -144,6 +177,16 @@ def resize_sample(sample: Sample, new_hw: HW, interp: int = LINEAR) -> Sample:
     )
 
 
+def pad(sample: Sample, new_hw: HW, fill: tuple[int, int, int]) -> Sample:
+    """Adds rows at the bottom and columns at the right, up to a size; no object goes on in them."""
+    old_hw = sample.hw
+    if new_hw == old_hw:
+        return sample
+    image = np.full((*new_hw, 3), fill, np.uint8)
+    image[: old_hw[0], : old_hw[1]] = sample.image
+    return replace(sample, image=image, shapes=tuple(shape.within(old_hw) for shape in sample.shapes))
+
+
 def flip(sample: Sample) -> Sample:
     """Mirrors left to right."""
     width = sample.hw[1]
@@ -151,7 +194,7 @@ def flip(sample: Sample) -> Sample:
     boxes[:, [0, 2]] = width - sample.boxes[:, [2, 0]]
     return replace(
         sample,
-        image=np.ascontiguousarray(sample.image[:, ::-1]),
+        image=sample.image[:, ::-1].copy(),  # of one column the view counts as contiguous, and torch refuses it
         boxes=boxes,
         shapes=tuple(shape.flipped(width) for shape in sample.shapes),
     )
@@ -173,6 +216,8 @@ def build_transforms(steps: Sequence[tuple[str, Mapping[str, Any]]]) -> tuple[Tr
 
 
 TRANSFORMS: dict[str, Callable[..., Transform]] = {
+    "CopyPaste": CopyPaste,
+    "LargeScaleJitter": LargeScaleJitter,
     "RandomCrop": RandomCrop,
     "RandomDistort": RandomDistort,
     "RandomFlip": RandomFlip,

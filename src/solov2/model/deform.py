@@ -9,8 +9,8 @@ and tap t (row r, column c of the kernel)
 where everything outside the input counts as zero. The same function in three forms, for three purposes:
 
 * as sums of rows (`row_sums.py`), on a CPU: the fast one there.
-* by `grid_sample`, wherever a graph is exported or the device is no CPU.
-* by torchvision's kernel on a GPU, where torchvision can be imported.
+* by torchvision's kernel, on a CUDA device where torchvision can be imported.
+* by `grid_sample`, everywhere else and wherever a graph is exported.
 
 Letters: B images, X input channels, O output channels, T taps, h, w height and width of the output, P = B·h·w.
 """
@@ -99,11 +99,11 @@ def deform_conv2d(
     Returns:
         (B, O, h, w).
     """
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
-        form: Callable[..., Tensor] = by_grid_sample
-    elif x.device.type == "cpu":
+    form: Callable[..., Tensor] = by_grid_sample
+    exported = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    if not exported and x.device.type == "cpu":
         form = by_row_sums
-    else:
+    elif not exported and x.device.type == "cuda":
         form = _torchvision_form() or by_grid_sample
     return form(x, weight, offsets, factors, bias, geometry)
 
@@ -120,7 +120,7 @@ def by_grid_sample(
     ys, xs = positions(offsets, geometry)  # (B, T, h, w)
     # grid_sample counts positions from -1, the centre of the first pixel, to 1, that of the last.
     unit = [2 / max(side - 1, 1) for side in x.shape[-2:]]
-    # A side of one pixel has no scale of its own: two zero pixels beside it give it one.
+    # A side of one pixel has no scale of its own: a zero pixel beside it gives it one.
     one_high, one_wide = (side == 1 for side in x.shape[-2:])
     if one_high or one_wide:
         x = F.pad(x, (0, int(one_wide), 0, int(one_high)))
@@ -150,17 +150,10 @@ def _torchvision_form() -> Callable[..., Tensor] | None:
     def form(
         x: Tensor, weight: Tensor, offsets: Tensor, factors: Tensor | None, bias: Tensor | None, geometry: Geometry
     ) -> Tensor:
-        mask = None if factors is None else factors.to(x.dtype)
-        out: Tensor = kernel(
-            x,
-            offsets.to(x.dtype),
-            weight.to(x.dtype),
-            _cast(bias, x.dtype),
-            geometry.stride,
-            geometry.padding,
-            geometry.dilation,
-            mask,
-        )
-        return out
+        # In float32: the kernel computes positions in the format of its input, and does not know bfloat16.
+        where = (geometry.stride, geometry.padding, geometry.dilation)
+        mask = _cast(factors, torch.float32)
+        out: Tensor = kernel(x.float(), offsets.float(), weight.float(), _cast(bias, torch.float32), *where, mask)
+        return out.to(x.dtype)
 
     return form

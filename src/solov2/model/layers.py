@@ -22,25 +22,24 @@ NormFactory = Callable[[int], nn.Module]
 DcnVersion = Literal[1, 2]
 
 
-class FrozenBatchNorm2d(nn.BatchNorm2d):
+class EvalBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm with stored statistics in training too, whose scale and shift are learned."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.eval()  # at once: a network that was just built is trained without being told so
+
+    def train(self, mode: bool = True) -> EvalBatchNorm2d:
+        """Stays in evaluation mode whatever is asked of the network around it."""
+        return super().train(False)
+
+
+class FrozenBatchNorm2d(EvalBatchNorm2d):
     """Batch norm that is only ever an affine map: stored statistics in training too, nothing learned."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels)
         self.requires_grad_(False)
-        self.eval()
-
-    def train(self, mode: bool = True) -> FrozenBatchNorm2d:
-        """Stays in evaluation mode whatever is asked of the network around it."""
-        return super().train(False)
-
-
-class EvalBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm with stored statistics in training too, whose scale and shift are learned."""
-
-    def train(self, mode: bool = True) -> EvalBatchNorm2d:
-        """Stays in evaluation mode whatever is asked of the network around it."""
-        return super().train(False)
 
 
 class SharedBatchNorm2d(nn.BatchNorm2d):

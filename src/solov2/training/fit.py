@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,15 +19,18 @@ from solov2.coco_metrics import MaskAP
 from solov2.config import Config, load_config
 from solov2.config.own_data import with_own_data, with_short_warm_up, without_paths
 from solov2.data.coco import CocoDataset
-from solov2.errors import ConfigError, WeightsError
+from solov2.errors import ConfigError
 from solov2.evaluate import Evaluation, evaluate
 from solov2.model.layers import SharedBatchNorm2d, share_batch_norm
 from solov2.predict import Predictor, choose_device
 from solov2.structures import Category
-from solov2.training.callbacks import LAST_CHECKPOINT, METRICS_FILE, GracefulStop, Progress, Snapshots
+from solov2.training.checks import check_room, read_checkpoint, telling_out_of_memory, warn_of_batch_size
 from solov2.training.data_module import TrainingData
+from solov2.training.loggers import make_loggers
 from solov2.training.module import SOLOv2Module
-from solov2.weights.files import METADATA_KEY, WeightsFile, write_weights
+from solov2.training.progress import METRICS_FILE, Progress
+from solov2.training.saving import LAST_CHECKPOINT, Saving, Snapshots
+from solov2.weights.files import WeightsFile, write_weights
 from solov2.weights.load import load_pretrained
 
 logger = logging.getLogger(__name__)
@@ -65,6 +69,11 @@ def train(
     device: str = "auto",
     strict: bool = False,
     evaluate_epochs: bool = True,
+    skip_bad_batches: bool = False,
+    loggers: Sequence[str] = ("tensorboard",),
+    devices: str = "auto",
+    num_nodes: int = 1,
+    strategy: str = "auto",
 ) -> TrainResult:
     """Trains a model.
 
@@ -75,22 +84,30 @@ def train(
         images: folder of the pictures.
         val_images: folder of the pictures of ``val``, where it is another.
         overrides: KEY=VALUE in the recipe's keys.
-        resume: a ``last.ckpt`` to go on from.
+        resume: a ``last.ckpt`` to go on from; of a file with weights alone the run starts at step 0.
         device: "auto", "cpu", "cuda" or "mps".
         strict: refuse data with defects instead of leaving the bad parts out.
         evaluate_epochs: evaluate at every snapshot, where there is evaluation data.
+        skip_bad_batches: leave out batches whose loss is not finite, and count them, instead of stopping.
+        loggers: besides metrics.csv: "tensorboard", "csv", "wandb", "mlflow", "comet" or "neptune".
+        devices: how many per machine, or which, as Lightning has it: "auto", "2", "0,3".
+        num_nodes: machines.
+        strategy: how devices work together, as Lightning has it: "auto", "ddp".
 
     Raises:
         ConfigError: if the recipe or an override is wrong.
         DatasetError: if the data cannot be used.
         WeightsError: if weights to start from cannot be used.
-        TrainingError: if the loss is no longer a number.
+        TrainingError: if the loss is no longer a number, or memory runs out.
 
     Example:
         >>> import solov2
         >>> solov2.train("nano", data="train.json", val="val.json", images="pictures")  # doctest: +SKIP
     """
+    if os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) != "0":
+        logging.getLogger("solov2").setLevel(logging.ERROR)  # one process tells it all
     config = with_own_data(load_config(recipe, overrides), data=data, val=val, images=images, val_images=val_images)
+    warn_of_batch_size(load_config(recipe), config)
     dataset = build_dataset(config, config.data.train, training=True, strict=strict)
     _check_classes(config, dataset.categories)
     eval_dataset = None
@@ -98,21 +115,24 @@ def train(
         eval_dataset = build_dataset(
             config, config.data.eval, categories=dataset.categories, training=False, strict=strict
         )
-    folder = Path(config.train.save_dir).expanduser() / config.name
-    checkpoint = _read_checkpoint(resume, config, dataset.categories) if resume is not None else None
+    folder = Path(config.train.save_dir).expanduser() / (config.train.run_name or config.name)
+    checkpoint = None if resume is None else read_checkpoint(Path(resume), config, dataset.categories)
 
     lightning.seed_everything(config.train.seed, verbose=False)
     model = build_model(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if config.train.init_weights and checkpoint is None:
-        load_pretrained(model, config.train.init_weights, tuple(c.name for c in dataset.categories))
-    trainer, snapshots, graceful = _trainer(config, folder, choose_device(device), dataset.categories, eval_dataset)
+    check_room(folder, model, averaged=config.train.ema)
+    if checkpoint is None and (start := resume or config.train.init_weights):
+        if resume is not None:
+            logger.info("%s holds weights alone: training starts from them at step 0", resume)
+        load_pretrained(model, start, tuple(c.name for c in dataset.categories))
+    place = Placement(choose_device(device), devices, num_nodes, strategy)
+    made_loggers = make_loggers(loggers, folder)
+    trainer, snapshots, saving = _trainer(config, folder, place, made_loggers, dataset.categories, eval_dataset)
     if trainer.is_global_zero and checkpoint is None:
         _keep_earlier_run(folder)
-    if not trainer.is_global_zero:
-        logging.getLogger("solov2").setLevel(logging.WARNING)  # one device tells it all
-    _share_batch_norm(model, choose_device(device), trainer.world_size)
+    _share_batch_norm(model, place.device, trainer.world_size)
     batches = TrainingData(dataset, config, _progress_of(checkpoint))
-    steps_per_epoch = len(batches.sampler(0, 0, trainer.world_size))
+    steps_per_epoch = -(-len(batches.sampler(0, 0, trainer.world_size)) // config.train.accumulate)
     config = with_short_warm_up(config, steps_per_epoch)
     module = SOLOv2Module(
         model,
@@ -120,17 +140,49 @@ def train(
         build_schedule(config, steps_per_epoch),
         trainer.world_size / config.train.base_devices,
         WeightsFile({}, without_paths(config).model_dump(mode="json"), dataset.categories).metadata(),
+        skip_bad_batches=skip_bad_batches,
     )
     logger.info(
         "training %s on %d pictures, %d classes, into %s", config.name, len(dataset), config.model.num_classes, folder
     )
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), telling_out_of_memory(config):
         warnings.filterwarnings("ignore", module="lightning")  # advice on settings that are chosen here
-        trainer.fit(module, batches, ckpt_path=str(resume) if resume is not None else None, weights_only=True)
-    if graceful.stopped and trainer.current_epoch < config.train.epochs:
+        trainer.fit(module, batches, ckpt_path=str(resume) if checkpoint is not None else None, weights_only=True)
+    if module.skipped:
+        logger.warning("%d batches were left out for a loss that was no number", module.skipped)
+    if saving.stopped and trainer.current_epoch < config.train.epochs:
         logger.info("stopped; go on with: -r %s", folder / LAST_CHECKPOINT)
         return TrainResult(folder, None, snapshots.last.ap if snapshots.last else None, stopped=True)
     return _finish(module, config, folder, dataset.categories, snapshots)
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a run takes place.
+
+    Attributes:
+        device: kind of device, and which one if it names one.
+        devices: how many, or which, in Lightning's words.
+        num_nodes: machines.
+        strategy: how they work together, in Lightning's words.
+    """
+
+    device: torch.device
+    devices: str
+    num_nodes: int
+    strategy: str
+
+    def arguments(self) -> dict[str, Any]:
+        """Keywords of Lightning's trainer."""
+        devices: Any = self.devices
+        if self.device.index is not None and devices == "auto":
+            devices = [self.device.index]
+        return {
+            "accelerator": self.device.type,
+            "devices": devices,
+            "num_nodes": self.num_nodes,
+            "strategy": self.strategy,
+        }
 
 
 def _check_classes(config: Config, categories: Sequence[Category]) -> None:
@@ -139,22 +191,6 @@ def _check_classes(config: Config, categories: Sequence[Category]) -> None:
             f"the annotation file has {len(categories)} categories and the recipe num_classes: "
             f"{config.model.num_classes}; set num_classes={len(categories)}, or give the file with --data"
         )
-
-
-def _read_checkpoint(path: str | Path, config: Config, categories: Sequence[Category]) -> dict[str, Any]:
-    if not Path(path).is_file():
-        raise WeightsError(f"{path}: no such checkpoint to resume from; expected the {LAST_CHECKPOINT} of a run")
-    try:
-        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        metadata: Mapping[str, Any] = checkpoint[METADATA_KEY]
-    except Exception as error:  # torch.load raises a dozen kinds for damaged files
-        raise WeightsError(f"{path}: not a checkpoint to resume from ({error})") from None
-    before = [(record["id"], record["name"]) for record in metadata["categories"]]
-    if before != [(category.id, category.name) for category in categories]:
-        raise WeightsError(f"{path}: was trained on other classes than the data's; resume with the data it began with")
-    if metadata["config"]["model"] != config.model_dump(mode="json")["model"]:
-        raise WeightsError(f"{path}: is of another network than the recipe's; resume with the recipe it began with")
-    return checkpoint
 
 
 def _progress_of(checkpoint: Mapping[str, Any] | None) -> tuple[int, int]:
@@ -166,12 +202,13 @@ def _progress_of(checkpoint: Mapping[str, Any] | None) -> tuple[int, int]:
 def _trainer(
     config: Config,
     folder: Path,
-    device: torch.device,
+    place: Placement,
+    loggers: list[Any],
     categories: Sequence[Category],
     eval_dataset: CocoDataset | None,
-) -> tuple[lightning.Trainer, Snapshots, GracefulStop]:
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its greetings
-    folder.mkdir(parents=True, exist_ok=True)
+) -> tuple[lightning.Trainer, Snapshots, Saving]:
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)  # their greetings
     categories = tuple(categories)
 
     def evaluate_now(module: SOLOv2Module) -> Evaluation:
@@ -187,24 +224,24 @@ def _trainer(
 
     evaluator = evaluate_now if eval_dataset is not None else None
     snapshots = Snapshots(folder, config.train.snapshot_epoch, evaluator, save_best)
-    graceful = GracefulStop(folder)
+    saving = Saving(folder, config.train.checkpoint_minutes, config.train.checkpoint_steps)
     trainer = lightning.Trainer(
-        accelerator=device.type,
-        devices="auto" if device.index is None else [device.index],
-        precision=_precision(config, device),
+        **place.arguments(),
+        precision=_precision(config, place.device),
         max_epochs=config.train.epochs,
+        accumulate_grad_batches=config.train.accumulate,
         gradient_clip_val=config.optim.clip_norm or config.optim.clip_value,
         gradient_clip_algorithm="norm" if config.optim.clip_norm else "value",
-        callbacks=[Progress(config.train.log_every, folder / METRICS_FILE), graceful, snapshots],
+        callbacks=[Progress(config.train.log_every, folder / METRICS_FILE), saving, snapshots],
         reload_dataloaders_every_n_epochs=1,
         use_distributed_sampler=False,
-        logger=False,
+        logger=loggers or False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
     )
-    return trainer, snapshots, graceful
+    return trainer, snapshots, saving
 
 
 def _share_batch_norm(model: nn.Module, device: torch.device, devices: int) -> None:
