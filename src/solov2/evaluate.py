@@ -1,6 +1,7 @@
 """Evaluation: a model and a COCO json become COCO results and mask AP.
 
-Every picture of the json is predicted, those without objects too, as COCO's protocol asks.
+Every picture of the json is predicted, those without objects too, as COCO's protocol asks. Several
+processes take a share of the pictures each; the first one puts the results together.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
+import torch
 
 from solov2.coco_metrics import MaskAP, mask_ap, pooled_matching
 from solov2.data.coco import CocoDataset
@@ -55,28 +57,67 @@ class Evaluation:
         return float(thresholds[int(np.argmax(scores))]) if scores.max() > 0 else None
 
 
-def evaluate(predictor: Predictor, dataset: CocoDataset, *, batch_size: int = 1, workers: int = 0) -> Evaluation:
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Which part of the pictures is this process's.
+
+    Attributes:
+        rank: its number, from 0.
+        size: how many processes there are.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    @classmethod
+    def here(cls) -> Share:
+        """As torch.distributed has it; everything where it is not in use."""
+        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+            return cls()
+        return cls(torch.distributed.get_rank(), torch.distributed.get_world_size())
+
+    def gather(self, found: dict[int, list[CocoResult]]) -> dict[int, list[CocoResult]]:
+        """The results of all, by picture, in the first process; in the others their own."""
+        if self.size == 1:
+            return found
+        parts: list[Any] | None = [None] * self.size if self.rank == 0 else None
+        torch.distributed.gather_object(found, parts)
+        # Shares are of one length, so a few pictures may be in two of them: they count once.
+        return {image: records for part in parts or [found] for image, records in part.items()}
+
+
+def evaluate(predictor: Predictor, dataset: CocoDataset, *, batch_size: int = 1, workers: int = 0) -> Evaluation | None:
     """Predicts all pictures of a data set and computes mask AP.
+
+    Where torch.distributed is in use every process must call it.
 
     Args:
         predictor: the model; its recipe's cap on instances is COCO's maxDets.
         dataset: of the model's classes, without annotations in its samples.
         batch_size: pictures that go through the network together.
         workers: processes that read pictures.
+
+    Returns:
+        What was measured; None in all processes but the first.
     """
     started = time.perf_counter()
-    sampler = EpochBatchSampler(len(dataset), batch_size)
+    share = Share.here()
+    sampler = EpochBatchSampler(len(dataset), batch_size, rank=share.rank, world_size=share.size)
     padded = partial(collate, with_targets=False, pad_stride=predictor.config.data.pad_stride)
-    results: list[CocoResult] = []
+    found: dict[int, list[CocoResult]] = {}
     done, told = 0, started
     for batch in make_loader(dataset, sampler, padded, workers=min(workers, len(sampler))):
-        for image_id, found in zip(batch.image_ids, predictor.run(batch), strict=True):
-            results += to_coco_results(found, image_id)
-        done += len(batch)
+        for image_id, instances in zip(batch.image_ids, predictor.run(batch), strict=True):
+            found[image_id] = to_coco_results(instances, image_id)
+        done += len(batch) * share.size
         if time.perf_counter() - told > PROGRESS_SECONDS:
             told = time.perf_counter()
-            logger.info("evaluated %d of %d pictures", done, len(dataset))
+            logger.info("evaluated %d of %d pictures", min(done, len(dataset)), len(dataset))
+    found = share.gather(found)
+    if share.rank > 0:
+        return None
     seconds = time.perf_counter() - started
+    results = [record for image_id in sorted(found) for record in found[image_id]]
     truth = dataset.ground_truth()
     ap = mask_ap(truth, results, max_dets=predictor.config.decode.post_nms_top_n)
     return Evaluation(ap, results, seconds, len(dataset), truth)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +39,10 @@ def run(arguments: argparse.Namespace) -> int:
             "evaluate with the file the weights were trained for"
         )
     batch_size = split.reader.batch_size
-    evaluation = evaluate(predictor, dataset, batch_size=batch_size, workers=config.train.workers)
+    with joined_processes(predictor.device.type):
+        evaluation = evaluate(predictor, dataset, batch_size=batch_size, workers=config.train.workers)
+    if evaluation is None:
+        return 0  # the first process tells
     ap = evaluation.ap
     speed = evaluation.images / max(evaluation.seconds, 1e-9)
     print(f"{evaluation.images} pictures, {speed:.1f} per second, reading and encoding included")
@@ -49,6 +54,21 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:  # last: a path that cannot be written must not cost the figures
         write_json(Path(arguments.json), evaluation.results)
     return 0
+
+
+@contextmanager
+def joined_processes(device_kind: str) -> Iterator[None]:
+    """Where torchrun has started several processes they share the pictures."""
+    import torch
+
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if several:
+        torch.distributed.init_process_group("nccl" if device_kind == "cuda" else "gloo")
+    try:
+        yield
+    finally:
+        if several:
+            torch.distributed.destroy_process_group()
 
 
 def load_with_recipe(

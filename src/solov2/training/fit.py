@@ -211,7 +211,7 @@ def _trainer(
         logging.getLogger(name).setLevel(logging.WARNING)  # their greetings
     categories = tuple(categories)
 
-    def evaluate_now(module: SOLOv2Module) -> Evaluation:
+    def evaluate_now(module: SOLOv2Module) -> Evaluation | None:
         assert eval_dataset is not None
         predictor = Predictor(module.best_model, config, categories, device=module.device)
         batch_size = config.data.eval.reader.batch_size
@@ -245,9 +245,10 @@ def _trainer(
 
 
 def _share_batch_norm(model: nn.Module, device: torch.device, devices: int) -> None:
+    if devices == 1:
+        return  # there is nobody to share with
     if device.type == "cuda":
-        if devices > 1:
-            share_batch_norm(model)
+        share_batch_norm(model)
     elif any(isinstance(module, SharedBatchNorm2d) for module in model.modules()):
         logger.warning(
             "norm_type: sync_bn needs CUDA devices; on %s every process keeps batch norm statistics of its own", device

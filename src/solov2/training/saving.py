@@ -31,7 +31,8 @@ class Snapshots(lightning.Callback):
     Args:
         folder: of the run.
         every: epochs between two snapshots.
-        evaluate: evaluates the module's best model; None leaves evaluation out.
+        evaluate: evaluates the module's best model, in all processes together, and gives the first one the
+            result; None leaves evaluation out.
         save_best: called with the module where an evaluation is at least as good as all before.
     """
 
@@ -39,7 +40,7 @@ class Snapshots(lightning.Callback):
         self,
         folder: Path,
         every: int,
-        evaluate: Callable[[SOLOv2Module], Evaluation] | None,
+        evaluate: Callable[[SOLOv2Module], Evaluation | None] | None,
         save_best: Callable[[SOLOv2Module], None],
     ) -> None:
         self.folder = folder
@@ -66,19 +67,17 @@ class Snapshots(lightning.Callback):
         save_checkpoint(trainer, self.folder)  # first: an evaluation that fails must not cost the epoch
         if self.evaluate is None:
             return
-        if trainer.is_global_zero:
-            self._evaluate(trainer, pl_module, self.evaluate)
+        evaluation = self.evaluate(pl_module)
+        if evaluation is not None:
+            self._keep(trainer, pl_module, evaluation)
         save_checkpoint(trainer, self.folder)  # again: now it knows the best AP
 
-    def _evaluate(
-        self, trainer: lightning.Trainer, module: SOLOv2Module, evaluate: Callable[[SOLOv2Module], Evaluation]
-    ) -> None:
+    def _keep(self, trainer: lightning.Trainer, module: SOLOv2Module, evaluation: Evaluation) -> None:
         number = trainer.current_epoch + 1
-        self.last = evaluate(module)
-        ap = self.last.ap
+        self.last, ap = evaluation, evaluation.ap
         logger.info(
             "epoch %d/%d  mask AP %.4f  AP50 %.4f  AP75 %.4f  (maxDets %d, %d pictures, %.0f s)",
-            number, trainer.max_epochs, ap.ap, ap.ap50, ap.ap75, ap.max_dets, self.last.images, self.last.seconds,
+            number, trainer.max_epochs, ap.ap, ap.ap50, ap.ap75, ap.max_dets, evaluation.images, evaluation.seconds,
         )  # fmt: skip
         numbers = {"ap": ap.ap, "ap50": ap.ap50, "ap75": ap.ap75}
         append_metrics(
