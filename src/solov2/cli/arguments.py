@@ -6,6 +6,31 @@ import argparse
 from collections.abc import Callable
 
 
+class _Refused(argparse.Action):
+    """A flag of PaddleDetection's tools without a meaning here: named, instead of called unknown."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> None:
+        """Ends the command with the reason."""
+        parser.error(f"{option_string} is not part of this package: {self.metavar}")
+
+
+def _refuse(parser: argparse.ArgumentParser, reasons: dict[str, str]) -> None:
+    for flags, reason in reasons.items():
+        for flag in flags.split():
+            parser.add_argument(flag, action=_Refused, nargs="*", help=argparse.SUPPRESS, metavar=reason)
+
+
+_NO_SLIM = "models are neither pruned nor distilled; leave it out"
+_NO_SLICES = "pictures are predicted whole; leave it out"
+_NO_VISUALDL = "curves are drawn by --logger tensorboard of solov2 train"
+
+
 def _config(parser: argparse.ArgumentParser, *, required: bool) -> None:
     parser.add_argument(
         "-c", "--config", required=required, metavar="RECIPE", help="a recipe file, or the name of a shipped recipe"
@@ -38,7 +63,10 @@ def _data(parser: argparse.ArgumentParser, purpose: str) -> None:
 def _train(parser: argparse.ArgumentParser) -> None:
     _config(parser, required=True)
     _data(parser, "train on")
-    parser.add_argument("--val", metavar="JSON", help="COCO json to evaluate on")
+    parser.add_argument(
+        "--val", metavar="JSON", help="COCO json to evaluate on, instead of the recipe's; implies --eval"
+    )
+    parser.add_argument("--eval", action="store_true", help="evaluate at every snapshot and keep the best weights")
     parser.add_argument("--val-images", metavar="DIR", help="folder of its pictures; default: that of --images")
     parser.add_argument(
         "-r", "--resume", metavar="CKPT", help="go on from a run's last.ckpt; from a weights file start at step 0"
@@ -57,6 +85,20 @@ def _train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--devices", default="auto", metavar="N", help="how many per machine, or which: 2, or 0,3")
     parser.add_argument("--num-nodes", type=int, default=1, metavar="N", help="machines")
     parser.add_argument("--strategy", default="auto", metavar="NAME", help="how devices work together, e.g. ddp")
+    _refuse(
+        parser,
+        {
+            "--slim_config": _NO_SLIM,
+            "--enable_ce": "runs are reproducible by their seed; set it with -o seed=0",
+            "--fleet": "several machines train with --num-nodes or torchrun",
+            "--use_vdl --vdl_log_dir": "curves are drawn by --logger tensorboard",
+            "--use_wandb": "use --logger wandb",
+            "--save_prediction_only": "it belongs to solov2 eval",
+            "--profiler_options": "PyTorch's own profiler does that",
+            "--save_proposals --proposals_path": "SOLOv2 has no proposals",
+            "--to_static": "there is one form of the network",
+        },
+    )
     parser.set_defaults(module="train")
 
 
@@ -139,6 +181,31 @@ def _convert(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(module="convert")
 
 
+def _look_at_data(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", dest="action", required=True)
+    summaries = {
+        "check": "Report defects, counts, sizes and classes, what a recipe would not train, and settings that would.",
+        "show": "Draw training samples, as the network is given them.",
+    }
+    for action, summary in summaries.items():
+        command = actions.add_parser(action, help=summary, description=summary, formatter_class=parser.formatter_class)
+        command.add_argument(
+            "-c", "--config", default="nano", metavar="RECIPE", help="recipe file or name; default: nano"
+        )
+        _overrides(command)
+        command.add_argument("--data", metavar="JSON", help="COCO json to look at; default: the recipe's TrainDataset")
+        command.add_argument("--images", metavar="DIR", help="folder of its pictures; default: the json's folder")
+        if action == "check":
+            command.add_argument("--pictures", action="store_true", help="check the picture files too")
+            command.add_argument("--json", metavar="FILE", help="write the report as JSON")
+        else:
+            command.add_argument("-n", "--number", type=int, default=8, metavar="N", help="how many; default: 8")
+            command.add_argument("--output", default="solov2_samples", metavar="DIR", help="folder of the pictures")
+            command.add_argument("--seed", type=int, metavar="N", help="which pictures, and how they are augmented")
+            command.add_argument("--raw", action="store_true", help="as they are in the data set, not augmented")
+    parser.set_defaults(module="data")
+
+
 def _yes_or_no(text: str) -> bool:
     # argparse's bool would take the word False for true.
     words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
@@ -156,6 +223,7 @@ COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
         "Show a recipe's settings and where they come from, check it, or list the shipped recipes.",
         _show_config,
     ),
+    "data": ("Look at a data set before training: numbers, defects, pictures.", _look_at_data),
     "convert": ("Turn published weights into a file of this package.", _convert),
     "zoo": ("List the published models, download them, or verify what was downloaded.", _zoo),
 }

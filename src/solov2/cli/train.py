@@ -27,6 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
         resume=arguments.resume,
         device=arguments.device,
         strict=arguments.strict,
+        evaluate_epochs=arguments.eval or arguments.val is not None,
         skip_bad_batches=arguments.skip_bad_batches,
         loggers=[name for name in arguments.logger or ["tensorboard"] if name != "none"],
         devices=arguments.devices,

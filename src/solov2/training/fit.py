@@ -107,7 +107,8 @@ def train(
     if os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) != "0":
         logging.getLogger("solov2").setLevel(logging.ERROR)  # one process tells it all
     config = with_own_data(load_config(recipe, overrides), data=data, val=val, images=images, val_images=val_images)
-    warn_of_batch_size(load_config(recipe), config)
+    if any(override.startswith(("TrainReader.batch_size", "accumulate")) for override in overrides):
+        warn_of_batch_size(load_config(recipe), config)
     dataset = build_dataset(config, config.data.train, training=True, strict=strict)
     _check_classes(config, dataset.categories)
     eval_dataset = None
