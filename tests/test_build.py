@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from solov2 import Category, Config, ConfigError, DatasetError, build_model, load_config
 from solov2.build import (
@@ -16,6 +17,9 @@ from solov2.build import (
 )
 from solov2.config import shipped_recipes
 from solov2.data.transforms import RandomFlip, RandomResize, RandomRotate90, Resize
+from solov2.model.deform import DeformConv2d
+from solov2.model.layers import EvalBatchNorm2d, FrozenBatchNorm2d, SharedBatchNorm2d
+from solov2.model.resnet import ResNet
 from solov2.model.shufflenet import ShuffleNetV2
 
 Write = Callable[..., Path]
@@ -48,6 +52,68 @@ def test_model_of_the_small_recipe() -> None:
     assert [kernels.shape[1] for kernels in found.kernels] == [head.kernel_channels] * len(head.grid_sizes)
     assert found.mask_features.shape == (1, head.kernel_channels, 8, 16)
     assert found.strides == head.strides
+
+
+def built(*overrides: str) -> Any:
+    """The enhance recipe's network with some settings changed; shapes only."""
+    with torch.device("meta"):
+        return build_model(load_config("solov2_r50_enhance_coco", overrides))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "kind"),
+    [
+        (["ResNet.freeze_norm=true"], FrozenBatchNorm2d),
+        (["ResNet.norm_eval=true"], EvalBatchNorm2d),
+        (["ResNet.norm_type=bn"], nn.BatchNorm2d),
+        ([], SharedBatchNorm2d),
+    ],
+)
+def test_norms_of_the_backbone(overrides: list[str], kind: type[nn.Module]) -> None:
+    norms = [module for module in built(*overrides).backbone.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert {type(norm) for norm in norms} == {kind}
+    assert {norm.training for norm in norms} == {kind in (nn.BatchNorm2d, SharedBatchNorm2d)}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("gn", nn.GroupNorm), ("bn", nn.BatchNorm2d), ("sync_bn", SharedBatchNorm2d)]
+)
+@pytest.mark.parametrize(("block", "part"), [("SOLOv2Head", "grid_head"), ("SOLOv2MaskHead", "mask_branch")])
+def test_norms_of_the_heads(block: str, part: str, name: str, kind: type[nn.Module]) -> None:
+    model = built(f"{block}.norm_type={name}")
+    for head in ("grid_head", "mask_branch"):
+        norms = {type(m) for m in model.get_submodule(head).modules() if isinstance(m, nn.BatchNorm2d | nn.GroupNorm)}
+        assert norms == {kind if head == part else nn.GroupNorm}
+
+
+def test_deformable_convolutions_of_a_recipe() -> None:
+    model = built("ResNet.dcn_v2_stages=[3]", "ResNet.dcn_version=1", "SOLOv2Head.dcn_v2_stages=[1]")
+    found = {name: module.modulated for name, module in model.named_modules() if isinstance(module, DeformConv2d)}
+    backbone = {f"backbone.stages.3.{block}.conv2.conv" for block in range(3)}
+    towers = {f"grid_head.{tower}_tower.1.conv" for tower in ("kernel", "category")}
+    mask_branch = {name for name in found if name.startswith("mask_branch.")}
+    assert found.keys() == backbone | towers | mask_branch
+    assert len(mask_branch) == 1 + 1 + 2 + 3 + 1
+    assert {name for name, modulated in found.items() if not modulated} == backbone
+    without = built("SOLOv2MaskHead.use_dcn_in_tower=false", "SOLOv2Head.dcn_version=1")
+    found = {name: module.modulated for name, module in without.named_modules() if isinstance(module, DeformConv2d)}
+    assert {name for name, modulated in found.items() if not modulated} == {
+        f"grid_head.{tower}_tower.2.conv" for tower in ("kernel", "category")
+    }
+    assert not any(name.startswith("mask_branch.") for name in found)
+
+
+def test_backbones_of_a_recipe() -> None:
+    backbone = built("ResNet.groups=32", "ResNet.base_width=8", "ResNet.variant=a", "ResNet.freeze_at=1").backbone
+    assert isinstance(backbone, ResNet)
+    first = backbone.get_submodule("stages.1.0")
+    assert tuple(first.get_parameter("conv2.conv.weight").shape) == (512, 512 // 32, 3, 3)
+    assert first.get_submodule("conv1.conv").stride == (2, 2)
+    frozen = {name.split(".")[1] for name, p in backbone.stages.named_parameters(prefix="s") if not p.requires_grad}
+    assert frozen == {"0", "1"}
+    for name, projects in (("true", True), ("false", False)):
+        small = built("ResNet.depth=18", f"ResNet.project_first={name}").backbone
+        assert isinstance(small.get_submodule("stages.0.0.shortcut"), nn.Identity) != projects
 
 
 def test_decode_options_are_those_of_the_recipe() -> None:
@@ -159,6 +225,15 @@ def test_optimizer(recipe: str, expected: type) -> None:
     assert type(optimizer) is expected
     assert {group["lr"] for group in optimizer.param_groups} == {config.optim.base_lr * 0.5}
     assert sum(len(group["params"]) for group in optimizer.param_groups) == 4
+
+
+@pytest.mark.parametrize(
+    ("uniform", "settings"), [("false", {(0.01, 1e-4), (0.01, 0.0), (0.02, 0.0)}), ("true", {(0.01, 1e-4)})]
+)
+def test_uniform_optimizers(uniform: str, settings: set[tuple[float, float]]) -> None:
+    overrides = ["ResNet.lr_mult_list=[1, 1, 1, 1]", f"OptimizerBuilder.uniform={uniform}"]
+    optimizer = build_optimizer(load_config("solov2_r50_enhance_coco", overrides), built(*overrides), lr_scale=1.0)
+    assert {(group["lr"], group["weight_decay"]) for group in optimizer.param_groups} == settings
 
 
 def test_loss_has_the_recipes_weights() -> None:

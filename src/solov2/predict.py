@@ -46,7 +46,14 @@ def load(model: str | Path = DEFAULT_MODEL, device: str = "auto") -> Predictor:
     """
     opened = open_weights(model)
     weights = opened.weights
-    return Predictor(opened.network, opened.config, weights.categories, weights.score_threshold, choose_device(device))
+    return Predictor(
+        opened.network,
+        opened.config,
+        weights.categories,
+        weights.score_threshold,
+        choose_device(device),
+        weights.trained_on,
+    )
 
 
 def choose_device(name: str) -> torch.device:
@@ -77,6 +84,7 @@ class Predictor:
         categories: its classes by label.
         score_threshold: the model's own threshold, 0..1; 0.5 where it has none.
         device: where it runs.
+        trained_on: fingerprints of the pictures it was trained on; empty if unknown.
     """
 
     def __init__(
@@ -86,7 +94,9 @@ class Predictor:
         categories: Sequence[Category] = (),
         score_threshold: float | None = None,
         device: torch.device | None = None,
+        trained_on: str = "",
     ) -> None:
+        self.trained_on = trained_on
         self.device = device or torch.device("cpu")
         self.model = model.eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.config = config

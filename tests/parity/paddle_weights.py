@@ -33,6 +33,8 @@ class Case:
         names: list of its tensors, in ``tests/weights/names``.
         rows: instances it finds.
         trained: parameters it trains.
+        loss_tolerance: of losses.
+        logits_tolerance: of the coarsest level's logits in training.
         gradient_tolerance: of gradients' norms.
         bias_tolerance: of the whole gradients of biases.
         step_tolerance: of parameters' norms after one step with a rate of 0.01.
@@ -43,16 +45,22 @@ class Case:
     names: str
     rows: int
     trained: int
+    loss_tolerance: float
+    logits_tolerance: float
     gradient_tolerance: float
     bias_tolerance: float
     step_tolerance: float
     three_steps_tolerance: float
 
 
+# The enhance network's are wide: its sampling has corners, and sums are rounded in other places by one thread than
+# by two. From one thread to four its losses are 1e-5 to 3.4e-5 off, its worst bias gradient 6 % to 21 %.
 CASES = {
-    "solov2_r50_fpn": Case("solov2_r50_fpn_1x_coco", "paddledetection_r50", 37, 110, 5e-3, 0.02, 1e-5, 1e-3),
+    "solov2_r50_fpn": Case(
+        "solov2_r50_fpn_1x_coco", "paddledetection_r50", 37, 110, 2e-5, 2e-4, 5e-3, 0.02, 1e-5, 1e-3
+    ),
     "solov2_r50_enhance": Case(
-        "solov2_r50_enhance_coco", "paddledetection_r50_enhance", 35, 244, 0.06, 0.12, 1e-2, 5e-3
+        "solov2_r50_enhance_coco", "paddledetection_r50_enhance", 35, 244, 1e-4, 6e-4, 0.1, 0.4, 1e-2, 5e-3
     ),
 }
 

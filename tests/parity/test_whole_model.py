@@ -285,9 +285,9 @@ def test_names_of_what_is_trained(network: SOLOv2, frozen_step: Any, case: str) 
 @pytest.mark.slow
 def test_losses_and_logits(trained: Trained, frozen_step: Any, case: str) -> None:
     mask, category, _ = frozen_step["loss_ins_cate_total"]
-    assert trained.losses["loss_mask"] == pytest.approx(mask, rel=2e-5)
-    assert trained.losses["loss_category"] == pytest.approx(category, rel=2e-5)
-    assert off_by(trained.coarsest_logits, frozen_step["train_cate4"]) < 2e-4
+    assert trained.losses["loss_mask"] == pytest.approx(mask, rel=CASES[case].loss_tolerance)
+    assert trained.losses["loss_category"] == pytest.approx(category, rel=CASES[case].loss_tolerance)
+    assert off_by(trained.coarsest_logits, frozen_step["train_cate4"]) < CASES[case].logits_tolerance
 
 
 @pytest.mark.slow
@@ -295,7 +295,7 @@ def test_gradients(trained: Trained, frozen_step: Any, case: str) -> None:
     """Norms to 0.5 %, whole gradients of biases to 2 %: a ReLU that rounding turns on moves them so far.
 
     Bilinear sampling has a corner at every pixel: an input error of 1e-6 moves single norms of the enhance
-    network by 1 %, one of 1e-5 by 3 %. There the median is held to 0.3 % and each to 6 %.
+    network by 1 %, one of 1e-5 by 3 %. There the median is held to 0.3 % and each to 10 %.
     """
     norms = {name: float(trained.gradients[name].norm()) for name in frozen_step["trainable_names"].tolist()}
     off = np.abs(np.array(list(norms.values())) / frozen_step["grad_norm"] - 1)

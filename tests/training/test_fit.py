@@ -18,6 +18,8 @@ from safetensors import safe_open
 
 import solov2
 from solov2.cli import main
+from solov2.model.layers import SharedBatchNorm2d
+from solov2.training.fit import _share_batch_norm
 from solov2.weights.files import read_weights
 from tests.shapes_data import make_shapes
 
@@ -313,10 +315,24 @@ def test_an_unknown_device_is_refused_at_once(shapes: Path, tmp_path: Path) -> N
         solov2.train(TINY, data=shapes, overrides=[f"save_dir={tmp_path}"], device="abacus")
 
 
-def test_shared_statistics_on_a_cpu_are_plain_ones_and_said_to_be(
+@pytest.mark.parametrize(
+    ("device", "devices", "shared", "warnings"),
+    [("cuda", 1, False, 0), ("cuda", 2, True, 0), ("cpu", 1, False, 0), ("cpu", 2, False, 1)],
+)
+def test_statistics_are_shared_by_several_cuda_devices(
+    device: str, devices: int, shared: bool, warnings: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One process has nobody to share with, so there is nothing to warn of."""
+    model = torch.nn.Sequential(SharedBatchNorm2d(4), torch.nn.BatchNorm2d(4))
+    _share_batch_norm(model, torch.device(device), devices)
+    assert [isinstance(norm, torch.nn.SyncBatchNorm) for norm in model] == [shared, False]
+    assert ["needs CUDA" in record.message for record in caplog.records] == [True] * warnings
+
+
+def test_the_enhance_recipes_parts_train_on_a_cpu(
     shapes: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Deformable convolutions, DropBlock and SyncBN as in the enhance recipe, small enough to train here."""
+    """Deformable convolutions, DropBlock and SyncBN, small enough to train here."""
     recipe = str(Path(TINY).with_name("small_resnet.yml"))
     overrides = [
         f"save_dir={tmp_path / 'runs'}",
@@ -327,9 +343,27 @@ def test_shared_statistics_on_a_cpu_are_plain_ones_and_said_to_be(
     overrides += ["ResNet.norm_type=sync_bn", "ResNet.freeze_norm=false", "SOLOv2MaskHead.use_dcn_in_tower=true"]
     result = solov2.train(recipe, data=shapes, overrides=overrides, device="cpu")
     assert result.weights is not None
-    told = [record.message for record in caplog.records if "sync_bn" in record.message]
-    assert len(told) == 1
-    assert "needs CUDA" in told[0]
+    assert "sync_bn" not in caplog.text
     state = read_weights(result.weights).state
     assert state["mask_branch.output.conv.offset.bias"].any()  # learned: it starts at zero
     assert state["backbone.stages.3.1.conv2.conv.offset.bias"].any()
+
+
+def test_evaluating_on_the_training_pictures_is_warned_of(
+    shapes: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    weights = run(shapes, tmp_path, "epoch=1").weights
+    words = ["eval", "-w", str(weights), "--device", "cpu", "--data"]
+    caplog.clear()
+    assert main([*words, str(shapes)]) == 0
+    assert "trained on 6 of these 6 pictures" in caplog.text
+    others = make_shapes(tmp_path / "others", 2, seed=1)
+    data = json.loads(others.read_text())
+    for image in data["images"]:
+        new = f"new_{image['file_name']}"
+        (others.parent / image["file_name"]).rename(others.parent / new)
+        image["file_name"] = new
+    others.write_text(json.dumps(data))
+    caplog.clear()
+    assert main([*words, str(others)]) == 0
+    assert "trained on" not in caplog.text

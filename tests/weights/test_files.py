@@ -1,3 +1,4 @@
+import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -5,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from solov2.errors import WeightsError
@@ -18,6 +20,7 @@ from solov2.weights.files import (
     find_weights,
     read_weights,
     shipped_names,
+    version_of,
     write_weights,
 )
 
@@ -84,16 +87,23 @@ def test_metadata_names_format_and_version() -> None:
     assert json.loads(json.dumps(metadata)) == metadata
 
 
-def test_a_failing_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.ENOSPC, "No space left on device"), SafetensorError("I/O error: No space left on device")],
+    ids=["of Python", "of safetensors"],
+)
+def test_a_failing_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     path = tmp_path / "a.safetensors"
     write_weights(path, example())
 
     def fail(tensors: object, target: Path, metadata: object) -> None:
         Path(target).write_bytes(b"half of it")
-        raise OSError("disk full")
+        raise error
 
     monkeypatch.setattr(files, "save_file", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(
+        WeightsError, match=r"a\.safetensors: cannot be written \((I/O error: )?No space.*; make room, or"
+    ):
         write_weights(path, WeightsFile({}))
     check_same_text(read_weights(path))
     assert list(tmp_path.iterdir()) == [path]
@@ -218,6 +228,31 @@ def test_what_is_no_checkpoint(tmp_path: Path, content: Any) -> None:
     assert "\n" not in str(error.value)
 
 
+def laughs(value: Any, levels: int = 20) -> Any:
+    """As many levels of a list that holds the one below twice: printed, it has no end."""
+    return value if levels == 0 else laughs([value, value], levels - 1)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"config": {"model": laughs(1)}},
+        {"config": {"a": laughs({})}},
+        {"config": {"a": [[1] * 1000] * 1000}},
+        {"about": {"data": laughs(1)}},
+        {"about": {"data": ["text"]}},
+        {"categories": [{"id": 1, "name": laughs(1)}]},
+        {"categories": [{"id": 1, "name": None}]},
+        {"format_version": FORMAT_VERSION + 1, "package_version": laughs(1)},
+    ],
+)
+def test_checkpoint_with_values_that_nothing_of_ours_writes(tmp_path: Path, change: dict[str, Any]) -> None:
+    torch.save(checkpoint(**{METADATA_KEY: example().metadata() | change}), tmp_path / "a.ckpt")
+    message = r"a\.ckpt: its metadata is damaged \(ValueError\('(its values are nested without end|a \w+ in the place)"
+    with pytest.raises(WeightsError, match=message):
+        read_weights(tmp_path / "a.ckpt")
+
+
 @pytest.mark.parametrize("metadata", [{}, None, {"format_version": 1}, [1]])
 def test_checkpoint_with_damaged_metadata(tmp_path: Path, metadata: Any) -> None:
     torch.save(checkpoint(**{METADATA_KEY: metadata}), tmp_path / "a.ckpt")
@@ -230,6 +265,17 @@ def test_checkpoint_of_a_newer_version(tmp_path: Path) -> None:
     torch.save(checkpoint(**{METADATA_KEY: newer}), tmp_path / "a.ckpt")
     with pytest.raises(WeightsError, match=r"a\.ckpt: the weights are of format .*: upgrade it"):
         read_weights(tmp_path / "a.ckpt")
+
+
+def test_version_of(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    write_weights(path, example())
+    assert version_of(path) == __version__
+    path.write_bytes(path.read_bytes()[:-1])
+    assert version_of(path) is None
+    for write in (write_foreign, write_plain, write_broken_metadata, write_list_metadata):
+        write(path)
+        assert version_of(path) is None
 
 
 def test_find_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

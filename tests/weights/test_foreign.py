@@ -17,6 +17,7 @@ from solov2.structures import Category
 from solov2.weights.files import LARGEST_FILE, METADATA_KEY, WeightsFile, write_weights
 from solov2.weights.foreign import ForeignWeights, read_any
 from solov2.weights.names import Framework
+from solov2.weights.pickled import PickledArray
 from tests.weights.foreign_files import (
     AUTHORS_HEAD,
     OUR_HEAD,
@@ -114,6 +115,12 @@ def test_slices_that_do_not_fit(tmp_path: Path, changes: dict[str, Any]) -> None
         read_any(path)
 
 
+def test_slices_that_are_no_names(tmp_path: Path) -> None:
+    path = write_pickle(tmp_path / "a.pdparams", sliced(slices=[(BIAS, BIAS)]), 2)
+    with pytest.raises(WeightsError, match=r"does not fit its arrays: a tuple in the place of a text\); get it again$"):
+        read_any(path)
+
+
 @pytest.mark.parametrize("dtype", ["<f2", "<f4", "<f8", ">f4", "<i8", "|b1", "|u1"])
 def test_types_of_numbers(tmp_path: Path, dtype: str) -> None:
     content = {name: (array * 100).astype(dtype) for name, array in arrays(PADDLE_HEAD).items()}
@@ -147,6 +154,29 @@ def test_states_of_parallel_training(tmp_path: Path, wrap: Callable[[Any], Any],
     state = tensors(AUTHORS_HEAD)
     content = wrap({f"module.{name}": tensor for name, tensor in state.items()})
     check(foreign(write_torch(tmp_path / "a.pth", content, legacy=legacy)), "solo", state)
+
+
+def test_one_name_without_the_prefix_of_parallel_training(tmp_path: Path) -> None:
+    state = {"module.bbox_head.solo_cate.bias": torch.ones(3), "bbox_head.solo_kernel.bias": torch.ones(4)}
+    check(foreign(write_torch(tmp_path / "a.pth", state)), "solo", state)
+
+
+class CountedName(str):
+    """Counts how often it is asked for its start."""
+
+    asked = 0
+
+    def startswith(self, *arguments: Any) -> bool:
+        CountedName.asked += 1
+        return super().startswith(*arguments)
+
+
+def test_names_are_looked_at_once_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = {CountedName(f"module.bbox_head.solo_{number}"): PickledArray(np.ones(1)) for number in range(500)}
+    monkeypatch.setattr("solov2.weights.foreign.read_pickle", lambda *_: entries)
+    found = foreign(write_pickle(tmp_path / "a.pdparams", {}))
+    assert len(found.tensors) == 500
+    assert CountedName.asked < 10 * 500  # not 500 times 500
 
 
 def test_class_names_of_newer_mmdetection(tmp_path: Path) -> None:

@@ -252,6 +252,17 @@ def test_a_billion_laughs_stay_references() -> None:
     assert found[0] is found[9]
 
 
+# Printed or hashed, two to the power of 20 values and 200,000 levels: of a longer one hours and a full stack.
+LAUGHS = b")" + b"2\x86" * 20
+TOWER = b")" + b"\x85" * 200_000
+
+
+@pytest.mark.parametrize("value", [LAUGHS, TOWER], ids=["laughs", "tower"])
+@pytest.mark.parametrize("call", [b"cnumpy\ndtype\n%b\x85R", b"c_codecs\nencode\n\x8c\x01a%b\x86R"])
+def test_what_is_no_text_is_not_printed(value: bytes, call: bytes) -> None:
+    refused(opcodes(call % value), "a tuple in the place of a text")
+
+
 def test_one_content_for_many_arrays() -> None:
     content = os.urandom(4096)
     first = b"B\x00\x10\x00\x00" + content + b"\x94"

@@ -1,5 +1,6 @@
 import io
 import os
+import pickletools
 import struct
 import sys
 import types
@@ -227,6 +228,28 @@ def test_a_damaged_length_in_a_legacy_file() -> None:
     for count in (-1, 1 << 62, 65):
         with pytest.raises(WeightsError, match="ends after the file"):
             read_torch(data[:place] + struct.pack("<q", count) + data[place + 8 :])
+
+
+@pytest.mark.parametrize("key", [b")" + b"2\x86" * 20, b")" + b"\x85" * 2000, b"K\x01"], ids=["laughs", "tower", "one"])
+def test_keys_of_storages_that_are_no_text(key: bytes) -> None:
+    data = saved({"a": torch.arange(64.0)}, True)
+    stream = io.BytesIO(data)
+    for _ in range(4):
+        list(pickletools.genops(stream))
+    keys = stream.tell()
+    list(pickletools.genops(stream))
+    changed = data[:keys] + b"\x80\x02]" + key + b"a." + data[stream.tell() :]
+    with pytest.raises(WeightsError, match=r"damaged, or no weights \(a (tuple|int) in the place of a text\)"):
+        read_torch(changed)
+
+
+def test_storages_inside_others() -> None:
+    data = saved({"a": torch.arange(64.0)}, True)
+    assert data.count(b"K@Ntq") == 1  # 64 numbers, inside no other
+    with pytest.raises(
+        WeightsError, match=r"^damaged, or no weights \(storages inside others, which only PyTorch 0\.1"
+    ):
+        read_torch(data.replace(b"K@Ntq", b"K@\x8c\x010K\x02K\x03\x87tq"))
 
 
 def test_the_end_of_a_storage_is_looked_at_first() -> None:

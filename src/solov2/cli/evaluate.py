@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from solov2.config import Config
     from solov2.formats import CocoResult
     from solov2.predict import Predictor
+
+logger = logging.getLogger(__name__)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -38,6 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
             f"the model has {config.model.num_classes} classes, the annotation file {len(dataset.categories)}: "
             "evaluate with the file the weights were trained for"
         )
+    warn_of_training_pictures(predictor.trained_on, dataset.records)
     batch_size = split.reader.batch_size
     with joined_processes(predictor.device.type):
         evaluation = evaluate(predictor, dataset, batch_size=batch_size, workers=config.train.workers)
@@ -54,6 +58,18 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:  # last: a path that cannot be written must not cost the figures
         write_json(Path(arguments.json), evaluation.results)
     return 0
+
+
+def warn_of_training_pictures(trained_on: str, records: Sequence[Mapping[str, Any]]) -> None:
+    """Says so where figures would be no measure of what the model does with new pictures."""
+    from solov2.data.fingerprints import count_known
+
+    if known := count_known(trained_on, records):
+        logger.warning(
+            "the weights were trained on %d of these %d pictures: the figures say little about new ones",
+            known,
+            len(records),
+        )
 
 
 @contextmanager
@@ -98,7 +114,9 @@ def load_with_recipe(
     adapt = not any("num_classes" in override for override in overrides)
     opened = open_weights(name, config, adapt_classes=adapt)
     file = opened.weights
-    predictor = Predictor(opened.network, opened.config, file.categories, file.score_threshold, choose_device(device))
+    predictor = Predictor(
+        opened.network, opened.config, file.categories, file.score_threshold, choose_device(device), file.trained_on
+    )
     return predictor, opened.config
 
 

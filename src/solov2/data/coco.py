@@ -168,6 +168,11 @@ class CocoDataset(Dataset[Sample]):
         return {"images": list(self._images), "annotations": annotations, "categories": categories}
 
     @property
+    def records(self) -> tuple[dict[str, Any], ...]:
+        """The json's records of its pictures."""
+        return self._images
+
+    @property
     def sizes(self) -> list[HW]:
         """Height and width of every picture, as the json states them."""
         return [(record["height"], record["width"]) for record in self._images]

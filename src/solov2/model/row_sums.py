@@ -13,7 +13,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+
+from solov2.model.samples import Samples
 
 
 class Geometry(NamedTuple):
@@ -37,7 +40,7 @@ def positions(offsets: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor]:
     """
     height, width = offsets.shape[-2:]
     (rows, columns), stride, padding, dilation = geometry
-    offsets = offsets.float().reshape(len(offsets), -1, 2, height, width)  # (B, T, 2, h, w)
+    offsets = offsets.float().reshape(len(offsets), geometry.taps, 2, height, width)  # (B, T, 2, h, w)
     device = offsets.device
     tap_rows = torch.arange(rows, device=device).repeat_interleave(columns) * float(dilation) - padding  # (T,)
     tap_columns = torch.arange(columns, device=device).repeat(rows) * float(dilation) - padding
@@ -60,7 +63,7 @@ def by_row_sums(
         out: Tensor = _RowSums.apply(x.to(dtype), weight.to(dtype), ys, xs, flat, geometry)  # type: ignore[no-untyped-call]
         if bias is not None:
             out = out.add_(bias.to(dtype))  # nobody else has it, and its gradient does not need it
-    return out.reshape(len(out), height, width, -1).permute(0, 3, 1, 2)
+    return out.reshape(len(out), height, width, len(weight)).permute(0, 3, 1, 2)
 
 
 def _rows(maps: Tensor) -> Tensor:
@@ -72,8 +75,8 @@ class _RowSums(torch.autograd.Function):
     """Sums of rows, forward and backward, one picture at a time.
 
     There are two orders. Multiplying first makes, per pixel and tap, one row of output channels, and every
-    output pixel is one sum of 4 T of them: no larger map than the plain convolution's. It needs stride 1,
-    for it multiplies at every input pixel. Sampling first makes the T samples of every output pixel.
+    output pixel is one sum of 4 T of them: no larger map than the plain convolution's. It is for stride 1,
+    since it multiplies at every input pixel. Sampling first makes the T samples of every output pixel.
     Nothing but the inputs is kept for the backward pass.
     """
 
@@ -93,6 +96,7 @@ class _RowSums(torch.autograd.Function):
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of everything but the geometry."""
         x, weight, ys, xs, factors = ctx.saved_tensors
@@ -107,88 +111,13 @@ class _RowSums(torch.autograd.Function):
             of_samples[:, index] = backward(
                 table[index], weight, samples, gradient[index], table_gradient[index], weight_gradient
             )
-        x_gradient = table_gradient.reshape(len(x), *input_hw, -1).permute(0, 3, 1, 2)
+        x_gradient = table_gradient.reshape(len(x), *input_hw, x.shape[1]).permute(0, 3, 1, 2)
         return x_gradient, weight_gradient, *of_samples, None
 
 
 def _multiplies_first(x: Tensor, weight: Tensor, geometry: Geometry) -> bool:
     """Whether rows of output channels are cheaper to move than samples: with stride 1, one group and few outputs."""
     return geometry.stride == 1 and weight.shape[1] == x.shape[1] and len(weight) <= 2 * x.shape[1]
-
-
-class Samples(NamedTuple):
-    """Where one picture is sampled.
-
-    Attributes:
-        ys: rows of the input, (P, T) float32.
-        xs: columns, (P, T) float32.
-        factors: one per sample, (P, T) float32.
-        input_hw: height and width of the input.
-    """
-
-    ys: Tensor
-    xs: Tensor
-    factors: Tensor
-    input_hw: tuple[int, int]
-
-    def of_taps(self, taps: slice) -> Samples:
-        """The samples of some taps."""
-        return Samples(self.ys[:, taps], self.xs[:, taps], self.factors[:, taps], self.input_hw)
-
-    def of_outputs(self, outputs: slice) -> Samples:
-        """The samples of some output pixels."""
-        return Samples(self.ys[outputs], self.xs[outputs], self.factors[outputs], self.input_hw)
-
-    def corners(self) -> tuple[Tensor, Tensor]:
-        """The four pixels around each sample.
-
-        Returns:
-            Their numbers in the input, row by row, (P, T, 4) int32, and their weights, (P, T, 4) float32:
-            upper left, upper right, lower left, lower right.
-        """
-        y, x = _Axis.of(self.ys, self.input_hw[0]), _Axis.of(self.xs, self.input_hw[1])
-        top, bottom = (index * self.input_hw[1] for index in y.indices)
-        left, right = x.indices
-        indices = torch.stack([top + left, top + right, bottom + left, bottom + right], -1)
-        upper, lower = (weight * self.factors for weight in y.weights)
-        before, after = x.weights
-        return indices, torch.stack([upper * before, upper * after, lower * before, lower * after], -1)
-
-    def backward(self, gradient: Tensor) -> Tensor:
-        """Gradients of the corners' weights, (P, T, 4), to those of ys, xs and factors, (3, P, T)."""
-        y, x = _Axis.of(self.ys, self.input_hw[0]), _Axis.of(self.xs, self.input_hw[1])
-        upper_left, upper_right, lower_left, lower_right = gradient.unbind(-1)
-        before, after = x.weights
-        upper = upper_left * before + upper_right * after
-        lower = lower_left * before + lower_right * after
-        above, below = y.weights
-        left = upper_left * above + lower_left * below
-        right = upper_right * above + lower_right * below
-        of_ys = (lower * y.slopes[1] - upper * y.slopes[0]) * self.factors
-        of_xs = (right * x.slopes[1] - left * x.slopes[0]) * self.factors
-        return torch.stack([of_ys, of_xs, upper * above + lower * below])
-
-
-class _Axis(NamedTuple):
-    """Two neighbouring pixels along one axis: indices (int32), weights, and what a step of one pixel adds to them.
-
-    A pixel outside has weight and slope zero, and a legal index all the same.
-    """
-
-    indices: tuple[Tensor, Tensor]
-    weights: tuple[Tensor, Tensor]
-    slopes: tuple[Tensor, Tensor]
-
-    @staticmethod
-    def of(positions: Tensor, size: int) -> _Axis:
-        inside = positions.clamp(-1, size)
-        floor = inside.floor()
-        share = inside - floor
-        low = floor.to(torch.int32)
-        has_low = ((low >= 0) & (low < size)).to(share.dtype)
-        has_high = ((low < size - 1) & (positions > -1)).to(share.dtype)
-        indices = low.clamp(0, size - 1), (low + 1).clamp(0, size - 1)
-        return _Axis(indices, ((1 - share) * has_low, share * has_high), (has_low, has_high))
 
 
 def _multiply_and_sum(table: Tensor, weight: Tensor, samples: Samples, out: Tensor) -> None:

@@ -19,6 +19,7 @@ from solov2.coco_metrics import MaskAP
 from solov2.config import Config, load_config
 from solov2.config.own_data import with_own_data, with_short_warm_up, without_paths
 from solov2.data.coco import CocoDataset
+from solov2.data.fingerprints import pack
 from solov2.errors import ConfigError
 from solov2.evaluate import Evaluation, evaluate
 from solov2.model.layers import SharedBatchNorm2d, share_batch_norm
@@ -135,12 +136,13 @@ def train(
     batches = TrainingData(dataset, config, _progress_of(checkpoint))
     steps_per_epoch = -(-len(batches.sampler(0, 0, trainer.world_size)) // config.train.accumulate)
     config = with_short_warm_up(config, steps_per_epoch)
+    stored = without_paths(config).model_dump(mode="json")
     module = SOLOv2Module(
         model,
         config,
         build_schedule(config, steps_per_epoch),
         trainer.world_size / config.train.base_devices,
-        WeightsFile({}, without_paths(config).model_dump(mode="json"), dataset.categories).metadata(),
+        WeightsFile({}, stored, dataset.categories, trained_on=pack(dataset.records)).metadata(),
         skip_bad_batches=skip_bad_batches,
     )
     logger.info(
@@ -310,5 +312,6 @@ def _save(
         config=without_paths(config).model_dump(mode="json"),
         categories=tuple(categories),
         score_threshold=evaluation.best_threshold if evaluation is not None else None,
+        trained_on=module.metadata["trained_on"],
     )
     write_weights(path, weights)

@@ -23,7 +23,7 @@ from solov2.errors import WeightsError
 from solov2.structures import Category
 from solov2.version import __version__
 from solov2.weights.download import fetch
-from solov2.weights.pickled import reason_of
+from solov2.weights.pickled import as_text, check_tree, reason_of
 from solov2.weights.torch_files import TensorRef, TorchFile, read_torch
 from solov2.weights.zoo import ZOO, find_entry
 
@@ -48,6 +48,7 @@ class WeightsFile:
         categories: the classes by label; empty for a bare backbone.
         score_threshold: the score from which a person should trust an instance, 0..1.
         about: free text by topic, such as data and licence.
+        trained_on: fingerprints of the training pictures (:mod:`solov2.data.fingerprints`); empty if unknown.
     """
 
     state: Mapping[str, Tensor]
@@ -55,6 +56,7 @@ class WeightsFile:
     categories: tuple[Category, ...] = ()
     score_threshold: float | None = None
     about: Mapping[str, str] = field(default_factory=dict)
+    trained_on: str = ""
 
     def metadata(self) -> dict[str, Any]:
         """Everything but the tensors, as plain values."""
@@ -65,6 +67,7 @@ class WeightsFile:
             "categories": [{"id": category.id, "name": category.name} for category in self.categories],
             "score_threshold": self.score_threshold,
             "about": dict(self.about),
+            "trained_on": self.trained_on,
         }
 
 
@@ -76,6 +79,9 @@ def write_weights(path: Path, weights: WeightsFile, *, half: bool = False) -> No
         weights: what to write.
         half: store convolution weights as float16. Norms and biases stay float32: they are small,
             and running variances can leave float16's range.
+
+    Raises:
+        WeightsError: if it cannot be written.
     """
     tensors = {
         name: _stored(tensor, half).contiguous().cpu()
@@ -83,7 +89,11 @@ def write_weights(path: Path, weights: WeightsFile, *, half: bool = False) -> No
         if not name.endswith("num_batches_tracked")
     }
     metadata = {METADATA_KEY: json.dumps(weights.metadata())}
-    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
+    try:
+        write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
+    except (SafetensorError, OSError) as error:
+        reason = getattr(error, "strerror", None) or reason_of(error)
+        raise WeightsError(f"{path}: cannot be written ({reason}); make room, or choose another place") from None
 
 
 def _stored(tensor: Tensor, half: bool) -> Tensor:
@@ -139,12 +149,26 @@ def metadata_of(path: Path) -> Mapping[str, str]:
     Raises:
         WeightsError: if it is missing or damaged.
     """
+    with _opened(path) as stream:
+        return stream.metadata() or {}
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     check_readable(path)
     try:
         with safe_open(path, framework="pt") as stream:
-            return stream.metadata() or {}
+            yield stream
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path}: not a readable safetensors file ({reason_of(error)})") from None
+
+
+def version_of(path: Path) -> str | None:
+    """Version of the package that wrote a weights file; None if it is damaged or of another kind."""
+    try:
+        return str(json.loads(metadata_of(path)[METADATA_KEY])["package_version"])
+    except (WeightsError, KeyError, RecursionError, TypeError, ValueError):
+        return None
 
 
 def _read_safetensors(path: Path) -> WeightsFile:
@@ -165,12 +189,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         WeightsError: if it is missing or damaged.
     """
-    check_readable(path)
-    try:
-        with safe_open(path, framework="pt") as stream:
-            return {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118  # no mapping
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path}: not a readable safetensors file ({reason_of(error)})") from None
+    with _opened(path) as stream:
+        return {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118  # no mapping
 
 
 @contextmanager
@@ -184,7 +204,9 @@ def naming(path: Path) -> Iterator[None]:
 
 def _weights_of(state: Mapping[str, Tensor], metadata: Callable[[], Mapping[str, Any]]) -> WeightsFile:
     try:
-        return weights_from(state, metadata())
+        values = metadata()
+        check_tree(values)
+        return weights_from(state, values)
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise WeightsError(f"its metadata is damaged ({error!r})") from None
 
@@ -206,9 +228,10 @@ def weights_from(state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> We
     return WeightsFile(
         state=state,
         config=dict(metadata["config"].items()),
-        categories=tuple(Category(int(record["id"]), str(record["name"])) for record in metadata["categories"]),
+        categories=tuple(Category(int(record["id"]), as_text(record["name"])) for record in metadata["categories"]),
         score_threshold=threshold,
-        about=dict(metadata["about"].items()),
+        about={as_text(topic): as_text(text) for topic, text in metadata["about"].items()},
+        trained_on=as_text(metadata.get("trained_on", "")),
     )
 
 

@@ -31,7 +31,7 @@ from solov2.weights.files import (
     weights_of_checkpoint,
 )
 from solov2.weights.names import Framework, Layout, foreign_names
-from solov2.weights.pickled import Budget, PickledArray, reason_of
+from solov2.weights.pickled import Budget, PickledArray, as_text, reason_of
 from solov2.weights.pickles import read_pickle
 from solov2.weights.torch_files import ZIP_MAGIC, TensorRef, TorchFile, is_legacy, read_torch
 
@@ -143,7 +143,8 @@ def _of_mapping(content: Any, path: Path, tensor_of: Callable[[str, object], Ten
             break
         content = inner
     entries = {name: value for name, value in content.items() if _is_entry(name, value)}
-    names = {name: name.removeprefix("module.") if _all_have(entries, "module.") else name for name in entries}
+    prefix = "module." if all(name.startswith("module.") for name in entries) else ""
+    names = {name: name.removeprefix(prefix) for name in entries}
     if any(CAFFE2_LAYER.match(name) for name in names.values()):
         names = {name: caffe2_name(plain) for name, plain in names.items()}
     if len(set(names.values())) < len(names):
@@ -159,10 +160,6 @@ def _is_mapping(value: object) -> bool:
 def _is_entry(name: object, value: object) -> bool:
     # Beside its tensors a state may hold text and numbers about itself.
     return isinstance(name, str) and not isinstance(value, str | int | float | None) and not name.startswith("__")
-
-
-def _all_have(entries: Mapping[str, object], prefix: str) -> bool:
-    return bool(entries) and all(name.startswith(prefix) for name in entries)
 
 
 def _tensor_of_array(name: str, value: object) -> Tensor:
@@ -186,7 +183,7 @@ def _with_slices_joined(content: dict[str, object]) -> dict[str, object]:
         for name, record in records.items():  # type: ignore[attr-defined]
             if not record["slices"]:
                 raise ValueError("no slices")
-            parts = [joined.pop(part).array for part in record["slices"]]  # type: ignore[attr-defined]
+            parts = [joined.pop(as_text(part)).array for part in record["slices"]]  # type: ignore[attr-defined]
             joined[name] = PickledArray(np.concatenate(parts).reshape(tuple(record["OriginShape"])))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise WeightsError(

@@ -38,7 +38,7 @@ def load_weights(model: nn.Module, path: str | Path) -> WeightsFile:
 
     Args:
         model: as :func:`solov2.build_model` makes it.
-        path: a file of this package or of another framework, or the name of weights in this package.
+        path: a file of this package or of another framework, its address, or a name of the zoo.
 
     Returns:
         What the file says besides.
@@ -143,7 +143,7 @@ def load_pretrained(model: nn.Module, path: str | Path, class_names: tuple[str, 
 
     Args:
         model: to be trained.
-        path: a file of this package or of another framework, or the name of weights in this package.
+        path: a file of this package or of another framework, its address, or a name of the zoo.
         class_names: the model's classes; the category layer is taken over only where they are the
             file's own. Of a file that does not name its classes it is taken if it has as many.
 

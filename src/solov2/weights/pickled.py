@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,10 @@ NUMBERS = frozenset({"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4",
 MAX_DIMENSIONS = 32
 MAX_SIDE = 1 << 40
 """Above any array's; arithmetic with what a file may claim would never end."""
+
+DEEPEST_TREE = 64
+LARGEST_TREE = 100_000
+"""Levels of a configuration, and values on one of them."""
 
 LONGEST_REASON = 200
 """Characters of a text from elsewhere in one of our messages."""
@@ -108,6 +113,33 @@ def as_key(value: Any) -> Any:
     return value
 
 
+def as_text(value: Any) -> str:
+    """A text; raises ValueError for anything else, before it is printed or looked up, which may have no end."""
+    if not isinstance(value, str):
+        raise ValueError(f"a {type(value).__name__} in the place of a text")
+    return value
+
+
+def check_tree(value: Any) -> None:
+    """Looks whether a value can be printed: lists that hold one another a few times over print as more than memory.
+
+    Raises:
+        ValueError: if it is deeper or larger than any configuration.
+    """
+    level = [value]
+    for _ in range(DEEPEST_TREE):
+        level = list(islice((item for outer in level for item in _items(outer)), LARGEST_TREE + 1))
+        if not level:
+            return
+        if len(level) > LARGEST_TREE:
+            break
+    raise ValueError("its values are nested without end")
+
+
+def _items(value: Any) -> Iterator[Any]:
+    return iter(value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ())
+
+
 def byte_order(order: Any) -> str:
     """A NumPy byte order; raises ValueError for anything else."""
     if order not in ("<", ">", "|", "="):
@@ -175,7 +207,7 @@ class Maker:
     def _encode(self, text: str, encoding: str = "latin1") -> bytes:
         # How bytes are written in pickles of protocol 2.
         if encoding not in ("latin1", "latin-1"):
-            raise ValueError(f"bytes in encoding {str(encoding)[:20]!r}")
+            raise ValueError(f"bytes in encoding {as_text(encoding)[:20]!r}")
         self.texts.spend(len(text))
         return text.encode("latin1")
 
@@ -194,7 +226,7 @@ def _collection(items: Any = ()) -> list[Any] | tuple[Any, ...]:
 
 
 def _type(code: Any, *_: Any) -> PickledType:
-    return PickledType(str(code)[:20])
+    return PickledType(as_text(code)[:20])
 
 
 def _empty(*_: Any) -> PickledArray:

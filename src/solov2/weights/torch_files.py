@@ -1,7 +1,7 @@
 """Files of ``torch.save``, both kinds, read without running anything they contain.
 
 Since PyTorch 1.6 they are zip archives with a pickle and one entry per storage; before, pickles one
-after another and then the storages.
+after another and then the storages. Why not ``torch.load``: see :mod:`solov2.weights.pickles`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from solov2.errors import WeightsError
-from solov2.weights.pickled import Budget, Key, Name, Unread, checked_sides, reason_of
+from solov2.weights.pickled import Budget, Key, Name, Unread, as_text, checked_sides, reason_of
 from solov2.weights.pickles import read_pickle
 
 ZIP_MAGIC = b"PK"
@@ -148,11 +148,11 @@ def _read_legacy(data: bytes) -> TorchFile:
     itemsizes: dict[str, int] = {}
     content = _read_content(stream, len(data), itemsizes)
     places: dict[str, tuple[int, int]] = {}
-    for key in read_pickle(stream, budget):
+    for key in map(as_text, read_pickle(stream, budget)):
         (count,) = struct.unpack("<q", stream.read(8))
         start, end = stream.tell(), stream.tell() + count * itemsizes[key]
         if not start <= end <= len(data):
-            raise ValueError(f"storage {str(key)[:40]!r} ends after the file")
+            raise ValueError(f"storage {key[:40]!r} ends after the file")
         places[key] = start, end
         stream.seek(end)
     return TorchFile(content, lambda key: data[slice(*places[key])], len(data))
@@ -161,6 +161,8 @@ def _read_legacy(data: bytes) -> TorchFile:
 def _read_content(stream: io.BytesIO, size: int, itemsizes: dict[str, int] | None = None) -> Any:
     def storage_of(number: Any) -> tuple[torch.dtype, str] | Unread:
         kind, storage, key = number[:3]
+        if number[5:6] not in ((), (None,)):
+            raise ValueError("storages inside others, which only PyTorch 0.1 wrote")
         if kind != "storage" or not isinstance(storage, Name) or not isinstance(key, str):
             raise ValueError("a reference to what is no storage")
         dtype = STORAGES.get(storage.name)
