@@ -72,6 +72,13 @@ CROP = {
         ),
         ("RandomFlip: {}", {"prob": 0.5, "vertical_prob": 0.0}),
         ("RandomRotate90: {prob: 1.0}", {"prob": 1.0}),
+        ("LargeScaleJitter: {}", {"target_size": (1024, 1024), "scale": (0.1, 2), "fill": (124, 116, 104)}),
+        (
+            "LargeScaleJitter: {target_size: 512, scale: [0.5, 1], fill: [0, 0, 255]}",
+            {"target_size": (512, 512), "scale": (0.5, 1), "fill": (0, 0, 255)},
+        ),
+        ("CopyPaste: ", {"prob": 0.5, "max_pastes": 20}),
+        ("CopyPaste: {prob: 1, max_pastes: 3}", {"prob": 1, "max_pastes": 3}),
     ],
 )
 def test_transforms(write: Write, operator: str, expected: dict[str, Any]) -> None:
@@ -92,13 +99,35 @@ def test_the_order_of_the_list_is_kept(write: Write) -> None:
     assert [step.name for step in load_config(write(text)).data.train.reader.transforms] == names
 
 
-@pytest.mark.parametrize("name", ["RandomDistort", "RandomCrop", "RandomFlip", "RandomRotate90", "RandomResize"])
+@pytest.mark.parametrize(
+    "name", ["RandomDistort", "RandomCrop", "RandomFlip", "RandomRotate90", "RandomResize", "CopyPaste"]
+)
 def test_the_transforms_take_what_the_schema_gives(name: str) -> None:
     required: dict[str, Any] = {"target_size": [[4, 5]]} if name == "RandomResize" else {}
     step = TransformConfig(name=name, args=required)  # type: ignore[arg-type]  # a name of the list above
     if required:
         required = {"target_size": ((4, 5),)}
     assert TRANSFORMS[name](**step.args) == TRANSFORMS[name](**required)  # and state the same defaults
+
+
+def test_large_scale_jitter_states_the_schemas_defaults() -> None:
+    step = TransformConfig(name="LargeScaleJitter")
+    assert TRANSFORMS["LargeScaleJitter"](**step.args) == TRANSFORMS["LargeScaleJitter"](step.args["target_size"])
+
+
+def test_arguments_as_stated() -> None:
+    step = TransformConfig(name="RandomResize", args={"target_size": [[4, 5]], "interp": 2, "keep_ratio": True})
+    assert step.stated() == {"target_size": ((4, 5),), "interp": 2}
+    assert TransformConfig(name="RandomFlip").stated() == {}
+
+
+@pytest.mark.parametrize("reader", ["EvalReader", "TestReader"])
+def test_only_training_pastes(problems: Problems, reader: str) -> None:
+    [line] = problems(f"{reader}: {{sample_transforms: [{NORMALIZE}, CopyPaste: {{}}]}}")
+    assert line == (
+        f"recipe.yml:2: {reader}.sample_transforms[1].CopyPaste: pastes training objects: it belongs into TrainReader "
+        "alone; take it out of this list"
+    )
 
 
 def test_normalization_stated_for_0_to_255(write: Write) -> None:
@@ -166,6 +195,12 @@ def test_batch_operators(write: Write) -> None:
         ("RandomCrop: {num_attempts: 0}", ".RandomCrop.num_attempts: expected a number greater than or equal to 1"),
         ("RandomCrop: {num_attempts: 1000000000}", ".RandomCrop.num_attempts: expected a number less than or equal to"),
         ("RandomCrop: {threshold: [0]}", ".RandomCrop.threshold: unknown key; did you mean thresholds?"),
+        ("LargeScaleJitter: {scale: [0, 2]}", ".LargeScaleJitter.scale[0]: expected a number greater than 0, got 0"),
+        ("LargeScaleJitter: {scale: [2, 1]}", ".LargeScaleJitter.scale: expected the lower end first, got 2, 1"),
+        ("LargeScaleJitter: {fill: [0, 0, 256]}", ".LargeScaleJitter.fill[2]: expected a number less than or equal"),
+        ("LargeScaleJitter: {target_size: [0, 9]}", ".LargeScaleJitter.target_size[0]: expected a number greater"),
+        ("CopyPaste: {max_pastes: 0}", ".CopyPaste.max_pastes: expected a number greater than or equal to 1, got 0"),
+        ("CopyPaste: {blend: 1}", ".CopyPaste.blend: unknown key"),
         ("RandomFlip: 3", ".RandomFlip: expected a mapping of arguments, got 3"),
         ("RandomFlip: {prob: 3}", ".RandomFlip.prob: expected a number less than or equal to 1, got 3"),
         ("NormalizeImage: {is_scale: 1}", ".NormalizeImage.is_scale: expected true or false, got 1"),

@@ -12,7 +12,13 @@ from torch import nn
 
 from solov2 import ConfigError, MissingDependencyError, TrainingError, WeightsError, load_config
 from solov2.structures import Category
-from solov2.training.checks import check_room, read_checkpoint, telling_out_of_memory, warn_of_batch_size
+from solov2.training.checks import (
+    check_room,
+    read_checkpoint,
+    tell_learning_rate,
+    telling_out_of_memory,
+    warn_of_batch_size,
+)
 from solov2.training.loggers import make_loggers
 
 
@@ -123,3 +129,23 @@ def test_loggers(tmp_path: Path) -> None:
         make_loggers(["paper"], tmp_path)
     with pytest.raises(MissingDependencyError, match="pip install wandb"):
         make_loggers(["wandb"], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("devices", "overrides", "told"),
+    [
+        (1, [], "base_lr 0.01 is for 8 devices: 0.00125 on 1; -o base_devices=1 would keep it"),
+        (16, ["LearningRate.base_lr=0.02"], "base_lr 0.02 is for 8 devices: 0.04 on 16"),
+        (8, [], None),
+        (1, ["base_devices=1"], None),
+    ],
+)
+def test_the_learning_rate_of_the_run(
+    devices: int, overrides: list[str], told: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = load_config("solov2_r50_fpn_1x_coco", overrides)
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        tell_learning_rate(config, devices)
+    assert len(caplog.records) == (told is not None)
+    assert told is None or told in caplog.text

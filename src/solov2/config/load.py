@@ -45,12 +45,13 @@ def resolve_recipe(name_or_path: str | Path) -> Path:
     if path.is_file():
         return path
     if shipped := _shipped(path):
-        logger.info("no file %s here: using the shipped recipe %s", name_or_path, shipped)
+        if path.parent.parts or path.suffix:  # a bare name means nothing else
+            logger.info("no file %s here: using the shipped recipe %s", name_or_path, shipped)
         return shipped
     known = shipped_recipes()
     close = difflib.get_close_matches(_name(path), known, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(close)}? " if close else ""
-    raise ConfigError(f"no recipe {str(name_or_path)!r}: {hint}Give a file, or one of: {', '.join(known)}")
+    hint = f"did you mean {' or '.join(close)}?" if close else f"give a file, or one of: {', '.join(known)}"
+    raise ConfigError(f"no recipe {str(name_or_path)!r}: {hint}")
 
 
 def _name(path: Path) -> str:

@@ -107,7 +107,7 @@ def _entries(state: Translation, path: Path, value: Any) -> list[tuple[Path, str
     """The operators of a list that are well formed, each with its place, name and arguments."""
     if not isinstance(value, list):
         if value is not None:
-            state.complain(path, f"expected a list of operators, got {shown(value)}")
+            state.complain(path, f"expected a list of operators, got {shown(value)}; lists are replaced as a whole")
         return []
     found = []
     for index, entry in enumerate(value):

@@ -44,6 +44,20 @@ def warn_of_batch_size(stated: Config, config: Config) -> None:
         )
 
 
+def tell_learning_rate(config: Config, devices: int) -> None:
+    """Says which learning rate the run has, where the recipe states it for another number of devices."""
+    stated, base_lr = config.train.base_devices, config.optim.base_lr
+    if devices != stated:
+        logger.info(
+            "base_lr %g is for %d devices: %g on %d; -o base_devices=%d would keep it",
+            base_lr,
+            stated,
+            base_lr * devices / stated,
+            devices,
+            devices,
+        )
+
+
 def _pictures_per_step(config: Config) -> int:
     return config.data.train.reader.batch_size * config.train.accumulate
 

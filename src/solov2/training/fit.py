@@ -25,7 +25,13 @@ from solov2.evaluate import Evaluation, evaluate
 from solov2.model.layers import SharedBatchNorm2d, share_batch_norm
 from solov2.predict import Predictor, choose_device
 from solov2.structures import Category
-from solov2.training.checks import check_room, read_checkpoint, telling_out_of_memory, warn_of_batch_size
+from solov2.training.checks import (
+    check_room,
+    read_checkpoint,
+    tell_learning_rate,
+    telling_out_of_memory,
+    warn_of_batch_size,
+)
 from solov2.training.data_module import TrainingData
 from solov2.training.loggers import make_loggers
 from solov2.training.module import SOLOv2Module
@@ -148,6 +154,10 @@ def train(
     logger.info(
         "training %s on %d pictures, %d classes, into %s", config.name, len(dataset), config.model.num_classes, folder
     )
+    tell_learning_rate(config, trainer.world_size)
+    if eval_dataset is None:
+        hint = "" if config.data.eval.source.anno_path is None else ": --eval would, on the recipe's evaluation data"
+        logger.info("the run is not evaluated%s", hint)
     with warnings.catch_warnings(), telling_out_of_memory(config):
         warnings.filterwarnings("ignore", module="lightning")  # advice on settings that are chosen here
         trainer.fit(module, batches, ckpt_path=str(resume) if checkpoint is not None else None, weights_only=True)
@@ -191,8 +201,8 @@ class Placement:
 def _check_classes(config: Config, categories: Sequence[Category]) -> None:
     if len(categories) != config.model.num_classes:
         raise ConfigError(
-            f"the annotation file has {len(categories)} categories and the recipe num_classes: "
-            f"{config.model.num_classes}; set num_classes={len(categories)}, or give the file with --data"
+            f"{config.data.train.source.anno_path} has {len(categories)} categories and the recipe num_classes: "
+            f"{config.model.num_classes}; set -o num_classes={len(categories)}"
         )
 
 

@@ -80,14 +80,15 @@ class Progress(lightning.Callback):
             self._sums[name] = self._sums.get(name, 0.0) + value
         last_of_epoch = batch_idx + 1 == trainer.num_training_batches
         if stepped(trainer, batch_idx) and (trainer.global_step % self.every == 0 or last_of_epoch):
-            self._tell(trainer, batch_idx + 1)
+            self._tell(trainer, pl_module, batch_idx + 1)
         self._batch_asked = time.perf_counter()
 
-    def _tell(self, trainer: lightning.Trainer, batches: int) -> None:
-        now = time.perf_counter()
+    def _tell(self, trainer: lightning.Trainer, pl_module: SOLOv2Module, batches: int) -> None:
+        now, step = time.perf_counter(), trainer.global_step
         span = max(now - self._since, 1e-9)
         numbers = {
-            "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
+            # Groups have multipliers; what the schedule states is the rate of a group with none.
+            "learning_rate": pl_module.config.optim.base_lr * pl_module.lr_scale * pl_module.schedule(step),
             **{name: value / self._steps for name, value in self._sums.items()},
             "images_per_second": self._pictures / span,
             "data_wait": min(self._waited / span, 1.0),
