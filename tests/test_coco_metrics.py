@@ -12,7 +12,8 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from solov2.coco_metrics import Matching, mask_ap, pooled_matching
+from solov2.coco_metrics import Matching, mask_ap, pooled_matching, save_curves
+from solov2.coco_metrics.curves import draw_curve
 from solov2.errors import DatasetError, MissingDependencyError
 
 PARITY = Path(__file__).parent / "parity"
@@ -242,8 +243,49 @@ def test_names_table_and_classes():
     lines = measured.table(per_class=True)
     assert lines[0].split() == ["AP", "1.000"]
     assert lines[5].split() == ["AP", "large", "-"]
-    assert lines[-3].split() == ["c1", "1.000"]
+    assert lines[-2].split() == ["c1", "1.000"]
+    assert lines[-1] == "2 classes do not occur in the annotations"
     assert len(measured.table()) == len(measured.names) == 12
+
+
+def test_curves():
+    """Two of two found at recall 1; a wrong one between them costs precision from recall 0.5 on."""
+    first, second, wrong = rectangle(0, 0, 5, 5), rectangle(5, 5, 10, 10), rectangle(0, 10, 5, 15)
+    truth = scene((first, {}), (second, {}), categories=(1, 2))
+    found = [result(first, score=0.9), result(wrong, score=0.8), result(second, score=0.7)]
+    curves = mask_ap(truth, found).curves
+    assert list(curves) == ["c1"]
+    assert curves["c1"][:51] == pytest.approx([1.0] * 51)
+    assert curves["c1"][51:] == pytest.approx([2 / 3] * 50)
+
+
+def test_curves_are_drawn(tmp_path):
+    paths = save_curves({"a/b": np.linspace(1, 0, 101), "c": np.zeros(101)}, tmp_path / "deep")
+    assert [path.name for path in paths] == ["a_b_precision_recall_curve.jpg", "c_precision_recall_curve.jpg"]
+    falling, empty = (draw_curve("x", curve) for curve in (np.linspace(1, 0, 101), np.zeros(101)))
+    assert falling.shape == (400, 480, 3)
+    filled = (falling != empty).any(axis=2)
+    axes = (480 - 56 - 24) * (400 - 40 - 48)
+    assert filled.sum() == pytest.approx(axes / 2, rel=0.1)  # the area under a straight line
+
+
+def test_boundary_ap_punishes_a_coarse_outline():
+    """A mask one pixel too large all around is good as an area and bad as an outline."""
+    pytest.importorskip("faster_coco_eval")
+    truth = scene((rectangle(20, 20, 60, 60, hw=(100, 100)), {}), hw=(100, 100))
+    found = [result(rectangle(17, 17, 63, 63, hw=(100, 100)))]
+    area, boundary = mask_ap(truth, found), mask_ap(truth, found, boundary=True)
+    assert boundary.backend == "faster-coco-eval"
+    assert 0 <= boundary.ap < area.ap
+    perfect = [result(rectangle(20, 20, 60, 60, hw=(100, 100)))]
+    assert mask_ap(truth, perfect, boundary=True).ap == PERFECT
+    assert mask_ap(truth, [], boundary=True).ap == 0
+
+
+def test_boundary_ap_needs_its_package(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingDependencyError, match=r"solov2\[boundary\]"):
+        mask_ap(scene((rectangle(0, 0, 5, 5), {})), [], boundary=True)
 
 
 def test_auto_uses_hotcoco_where_it_is_installed(monkeypatch):

@@ -43,6 +43,7 @@ SIGNATURES = {
         "score_threshold": None,
         "device": None,
         "trained_on": "",
+        "amp": False,
     },
     "decode": {
         "predictions": REQUIRED,

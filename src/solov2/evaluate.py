@@ -101,23 +101,36 @@ def evaluate(predictor: Predictor, dataset: CocoDataset, *, batch_size: int = 1,
         What was measured; None in all processes but the first.
     """
     started = time.perf_counter()
+    results = predict_dataset(predictor, dataset, batch_size=batch_size, workers=workers)
+    if results is None:
+        return None
+    seconds = time.perf_counter() - started
+    truth = dataset.ground_truth()
+    ap = mask_ap(truth, results, max_dets=predictor.config.decode.post_nms_top_n)
+    return Evaluation(ap, results, seconds, len(dataset), truth)
+
+
+def predict_dataset(
+    predictor: Predictor, dataset: CocoDataset, *, batch_size: int = 1, workers: int = 0
+) -> list[CocoResult] | None:
+    """COCO result records of all pictures of a data set, which needs no annotations for that.
+
+    Arguments as for :func:`evaluate`.
+
+    Returns:
+        Records in the order of the pictures' ids; None in all processes but the first.
+    """
     share = Share.here()
     sampler = EpochBatchSampler(len(dataset), batch_size, rank=share.rank, world_size=share.size)
     padded = partial(collate, with_targets=False, pad_stride=predictor.config.data.pad_stride)
     found: dict[int, list[CocoResult]] = {}
-    done, told = 0, started
+    done, told = 0, time.perf_counter()
     for batch in make_loader(dataset, sampler, padded, workers=min(workers, len(sampler))):
         for image_id, instances in zip(batch.image_ids, predictor.run(batch), strict=True):
             found[image_id] = to_coco_results(instances, image_id)
         done += len(batch) * share.size
         if time.perf_counter() - told > PROGRESS_SECONDS:
             told = time.perf_counter()
-            logger.info("evaluated %d of %d pictures", min(done, len(dataset)), len(dataset))
+            logger.info("predicted %d of %d pictures", min(done, len(dataset)), len(dataset))
     found = share.gather(found)
-    if share.rank > 0:
-        return None
-    seconds = time.perf_counter() - started
-    results = [record for image_id in sorted(found) for record in found[image_id]]
-    truth = dataset.ground_truth()
-    ap = mask_ap(truth, results, max_dets=predictor.config.decode.post_nms_top_n)
-    return Evaluation(ap, results, seconds, len(dataset), truth)
+    return None if share.rank > 0 else [record for image_id in sorted(found) for record in found[image_id]]

@@ -85,6 +85,7 @@ class Predictor:
         score_threshold: the model's own threshold, 0..1; 0.5 where it has none.
         device: where it runs.
         trained_on: fingerprints of the pictures it was trained on; empty if unknown.
+        amp: run the network in half precision where that is safe (bfloat16, float16 on GPUs without it).
     """
 
     def __init__(
@@ -95,8 +96,10 @@ class Predictor:
         score_threshold: float | None = None,
         device: torch.device | None = None,
         trained_on: str = "",
+        amp: bool = False,
     ) -> None:
         self.trained_on = trained_on
+        self.amp = amp
         self.device = device or torch.device("cpu")
         self.model = model.eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.config = config
@@ -155,7 +158,8 @@ class Predictor:
         data = self.config.data.normalize
         with torch.inference_mode():
             images = normalize(batch.images.to(self.device), batch.frames, data.mean, data.std)
-            predictions = self.model(images.contiguous(memory_format=torch.channels_last))
+            with torch.autocast(self.device.type, _half(self.device), enabled=self.amp):
+                predictions = self.model(images.contiguous(memory_format=torch.channels_last))
             found = decode(predictions, batch.frames, **self._decode_options)
         return [replace(instances, categories=self.categories) for instances in found]
 
@@ -172,6 +176,11 @@ class Predictor:
     @staticmethod
     def _above(found: Instances, threshold: float) -> Instances:
         return found[found.scores >= threshold]
+
+
+def _half(device: torch.device) -> torch.dtype:
+    lacks_bfloat16 = device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.float16 if lacks_bfloat16 else torch.bfloat16
 
 
 def _padded_hw(batch: Batch) -> tuple[int, int]:

@@ -231,6 +231,96 @@ def test_eval(tiny_weights: Path, write_coco: Callable[..., Path], tmp_path: Pat
     assert {record["image_id"] for record in json.loads((tmp_path / "found.json").read_text())} <= {1, 2}
 
 
+def coco_of_two(write_coco: Callable[..., Path]) -> Path:
+    square = [4, 4, 20, 4, 20, 20, 4, 20]
+    images = [{"id": n, "file_name": f"{n}.png", "height": 24, "width": 32} for n in (1, 2)]
+    record = {"id": 1, "image_id": 1, "category_id": 42, "segmentation": [square], "bbox": [4, 4, 16, 16]}
+    return write_coco(images, [{**record, "area": 256, "iscrowd": 0}])
+
+
+def test_results_of_an_evaluation_are_evaluated_again(
+    tiny_weights: Path, write_coco: Callable[..., Path], tmp_path: Path, capsys: Capture
+) -> None:
+    data = str(coco_of_two(write_coco))
+    words = ["eval", "-w", str(tiny_weights), "--data", data, "--device", "cpu", "--output_eval", "deep/out"]
+    assert main([*words, "--classwise"]) == 0
+    first = capsys.readouterr().out
+    assert (tmp_path / "deep" / "out" / "segm.json").is_file()
+    assert "1 curves of precision over recall in deep/out/segm_pr_curve" in first
+    with Image.open(tmp_path / "deep" / "out" / "segm_pr_curve" / "bar_precision_recall_curve.jpg") as curve:
+        assert curve.size == (480, 400)
+    assert "1 classes do not occur in the annotations" in first
+    assert main(["eval", "--json_eval", "--output_eval", "deep/out", "--data", data]) == 0
+    again = capsys.readouterr().out
+    figures = [line for line in again.splitlines() if line.startswith(("AP ", "AP50", "AR small"))]
+    assert figures == [line for line in first.splitlines() if line.startswith(("AP ", "AP50", "AR small"))]
+    assert main(["eval", "--json_eval", "--output_eval", "nowhere", "--data", data]) == 2
+    check_one_error_line(capsys, "expected COCO results and a COCO json")
+
+
+def test_results_without_annotations(
+    tiny_weights: Path, write_coco: Callable[..., Path], tmp_path: Path, capsys: Capture
+) -> None:
+    """As for COCO's test-dev: pictures and classes, nothing to measure against."""
+    data = coco_of_two(write_coco)
+    content = json.loads(data.read_text())
+    del content["annotations"]
+    data.write_text(json.dumps(content))
+    assert (
+        main(["eval", "-w", str(tiny_weights), "--data", str(data), "--device", "cpu", "--save_prediction_only"]) == 0
+    )
+    assert "results in segm.json" in capsys.readouterr().out
+    records = json.loads((tmp_path / "segm.json").read_text())
+    assert {record["image_id"] for record in records} <= {1, 2}
+
+
+def test_boundary_ap(tiny_weights: Path, write_coco: Callable[..., Path], capsys: Capture) -> None:
+    pytest.importorskip("faster_coco_eval")
+    data = str(coco_of_two(write_coco))
+    assert main(["eval", "-w", str(tiny_weights), "--data", data, "--device", "cpu", "--boundary"]) == 0
+    assert "boundary AP with maxDets 5" in capsys.readouterr().out
+
+
+def test_half_precision(tiny_weights: Path, write_coco: Callable[..., Path], tmp_path: Path) -> None:
+    data = str(coco_of_two(write_coco))
+    for name, more in (("full.json", []), ("half.json", ["--amp"])):
+        words = ["eval", "-w", str(tiny_weights), "--data", data, "--device", "cpu", "--json", name]
+        assert main([*words, *more]) == 0
+    full, half = (json.loads((tmp_path / name).read_text()) for name in ("full.json", "half.json"))
+    assert full != half
+    best = [max(record["score"] for record in records) for records in (full, half)]
+    assert best[1] == pytest.approx(best[0], abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train", "-c", "nano", "--slim_config", "x.yml"], "--slim_config is not part of this package: models are"),
+        (["train", "-c", "nano", "--use_vdl", "true"], "--logger tensorboard"),
+        (["eval", "-c", "nano", "--bias"], "--bias is not part of this package"),
+        (["eval", "-c", "nano", "--slice_size", "640", "640"], "pictures are predicted whole"),
+        (["infer", "-c", "nano", "--save_threshold", "0.3"], "no effect on masks"),
+    ],
+)
+def test_flags_without_a_meaning_are_refused_by_name(capsys: Capture, words: list[str], message: str) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_infer_a_list(tiny_weights: Path, recipe: Path, save: Save, tmp_path: Path, capsys: Capture) -> None:
+    for name in ("in/a.png", "in/b.png", "in/c.png"):
+        save(name)
+    (tmp_path / "list.txt").write_text("a.png\n\nc.png\n")
+    words = ["infer", "-c", str(recipe), "-w", str(tiny_weights), "--infer_dir", "in", "--device", "cpu"]
+    assert main([*words, "--infer_list", "list.txt"]) == 0
+    assert {path.name for path in (tmp_path / "output").iterdir()} == {"a.png", "c.png"}
+    (tmp_path / "list.txt").write_text("")
+    assert main([*words, "--infer_list", "list.txt"]) == 2
+    assert "names no picture" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

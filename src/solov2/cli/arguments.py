@@ -117,7 +117,31 @@ def _eval(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--threshold", type=float, help="score threshold of --matching; default: the model's own")
     parser.add_argument("--json", metavar="FILE", help="write the results as COCO records")
+    parser.add_argument(
+        "--output_eval",
+        metavar="DIR",
+        help="write segm.json there, and with --classwise curves of precision over recall",
+    )
+    parser.add_argument(
+        "--save_prediction_only", action="store_true", help="only write the results; the json needs no annotations"
+    )
+    parser.add_argument(
+        "--json_eval",
+        action="store_true",
+        help="evaluate results written before: --json, or segm.json in --output_eval",
+    )
+    parser.add_argument("--boundary", action="store_true", help="boundary AP instead of mask AP (solov2[boundary])")
+    parser.add_argument("--amp", action="store_true", help="run the network in half precision")
     _device(parser)
+    _refuse(
+        parser,
+        {
+            "--slim_config": _NO_SLIM,
+            "--bias": "masks have no boxes whose sides it could change",
+            "--slice_infer --slice_size --overlap_ratio --combine_method --match_threshold --match_metric": _NO_SLICES,
+            "--use_vdl --vdl_log_dir": _NO_VISUALDL,
+        },
+    )
     parser.set_defaults(module="evaluate")
 
 
@@ -136,12 +160,27 @@ def _infer(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-w", "--weights", metavar="FILE", help="weights file, or a name; default: the recipe's")
     parser.add_argument("--infer_img", metavar="FILE", help="one picture; wins over --infer_dir")
     parser.add_argument("--infer_dir", metavar="DIR", help="a folder of pictures")
+    parser.add_argument(
+        "--infer_list", metavar="FILE", help="a text file with the names of pictures in --infer_dir, one per line"
+    )
     parser.add_argument("--output_dir", default="output", metavar="DIR", help="folder of the overlays")
     parser.add_argument("--draw_threshold", type=float, default=0.5, help="least score, 0..1")
     parser.add_argument(
         "--save_results", type=_yes_or_no, default=False, metavar="BOOL", help="write segm.json into --output_dir"
     )
+    parser.add_argument("--visualize", type=_yes_or_no, default=True, metavar="BOOL", help="draw overlays")
     _device(parser)
+    _refuse(
+        parser,
+        {
+            "--slim_config": _NO_SLIM,
+            "--save_threshold": "it has no effect on masks there either; segm.json holds all instances",
+            "--do_eval": "solov2 eval measures",
+            "--rtn_im_file": "the table and segm.json name every picture",
+            "--slice_infer --slice_size --overlap_ratio --combine_method --match_threshold --match_metric": _NO_SLICES,
+            "--use_vdl --vdl_log_dir": _NO_VISUALDL,
+        },
+    )
     parser.set_defaults(module="infer")
 
 

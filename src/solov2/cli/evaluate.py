@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,24 +14,30 @@ from typing import TYPE_CHECKING, Any
 from solov2.errors import ConfigError, DatasetError
 
 if TYPE_CHECKING:
+    from solov2.coco_metrics import MaskAP
     from solov2.config import Config
     from solov2.formats import CocoResult
     from solov2.predict import Predictor
 
 logger = logging.getLogger(__name__)
 
+DEFAULT_THRESHOLD = 0.5
+
+
+RESULTS_FILE = "segm.json"
+CURVES_FOLDER = "segm_pr_curve"
+
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs the command."""
+    _check(arguments)
+    if arguments.json_eval:
+        return _evaluate_json(arguments)
     from solov2.build import build_dataset
-    from solov2.evaluate import evaluate
-    from solov2.formats import write_json
+    from solov2.evaluate import evaluate, predict_dataset
 
-    if arguments.group_by and not arguments.matching:
-        raise ConfigError("--group-by needs --matching")
-    if arguments.threshold is not None and not 0 <= arguments.threshold <= 1:
-        raise ConfigError(f"--threshold is {arguments.threshold}; expected a score in 0..1")
     predictor, config = load_with_recipe(arguments.config, arguments.opt, arguments.weights, arguments.device)
+    predictor.amp = arguments.amp
     config = _with_data(config, arguments)
     split = config.data.eval
     # Weights that do not name their classes have those of the annotation file, in its order.
@@ -41,23 +48,87 @@ def run(arguments: argparse.Namespace) -> int:
             f"the model has {config.model.num_classes} classes, the annotation file {len(dataset.categories)}: "
             "evaluate with the file the weights were trained for"
         )
+    predictor.categories = tuple(dataset.categories)
     warn_of_training_pictures(predictor.trained_on, dataset.records)
-    batch_size = split.reader.batch_size
+    batch_size, workers = split.reader.batch_size, config.train.workers
     with joined_processes(predictor.device.type):
-        evaluation = evaluate(predictor, dataset, batch_size=batch_size, workers=config.train.workers)
+        if arguments.save_prediction_only:
+            results = predict_dataset(predictor, dataset, batch_size=batch_size, workers=workers)
+            if results is not None:
+                _write_results(arguments, results)
+            return 0
+        evaluation = evaluate(predictor, dataset, batch_size=batch_size, workers=workers)
     if evaluation is None:
         return 0  # the first process tells
-    ap = evaluation.ap
     speed = evaluation.images / max(evaluation.seconds, 1e-9)
     print(f"{evaluation.images} pictures, {speed:.1f} per second, reading and encoding included")
-    print(f"mask AP with maxDets {ap.max_dets} (the recipe's cap), computed by {ap.backend}")
+    threshold = predictor.score_threshold if arguments.threshold is None else arguments.threshold
+    _tell(arguments, evaluation.ap, evaluation.truth, evaluation.results, threshold)
+    if arguments.json or arguments.output_eval:  # last: a place that cannot be written must not cost the figures
+        _write_results(arguments, evaluation.results)
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    if arguments.group_by and not arguments.matching:
+        raise ConfigError("--group-by needs --matching")
+    if arguments.threshold is not None and not 0 <= arguments.threshold <= 1:
+        raise ConfigError(f"--threshold is {arguments.threshold}; expected a score in 0..1")
+    if arguments.save_prediction_only and not (arguments.json or arguments.output_eval):
+        arguments.output_eval = "."  # as PaddleDetection has it
+
+
+def _evaluate_json(arguments: argparse.Namespace) -> int:
+    """Figures of results that were written before."""
+    from solov2.coco_metrics import mask_ap
+    from solov2.config import load_config
+
+    path = Path(arguments.json) if arguments.json else Path(arguments.output_eval or ".") / RESULTS_FILE
+    if arguments.data:
+        truth = Path(arguments.data)
+    elif arguments.config:
+        from solov2.build import source_paths
+
+        truth = source_paths(load_config(arguments.config, arguments.opt).data.eval)[0]
+    else:
+        raise ConfigError("--json_eval needs the annotations: --data JSON, or a recipe with -c")
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+        annotations = json.loads(truth.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{path} and {truth}: expected COCO results and a COCO json ({error})") from None
+    ap = mask_ap(annotations, results, boundary=arguments.boundary)
+    _tell(
+        arguments, ap, annotations, results, DEFAULT_THRESHOLD if arguments.threshold is None else arguments.threshold
+    )
+    return 0
+
+
+def _tell(
+    arguments: argparse.Namespace, ap: MaskAP, truth: dict[str, Any], results: list[CocoResult], threshold: float
+) -> None:
+    if arguments.boundary and ap.backend != "faster-coco-eval":
+        from solov2.coco_metrics import mask_ap
+
+        ap = mask_ap(truth, results, max_dets=ap.max_dets, boundary=True)
+    kind = "boundary" if arguments.boundary else "mask"
+    print(f"{kind} AP with maxDets {ap.max_dets} (the most instances per picture), computed by {ap.backend}")
     print("\n".join(ap.table(per_class=arguments.classwise)))
     if arguments.matching:
-        threshold = predictor.score_threshold if arguments.threshold is None else arguments.threshold
-        _print_matching(evaluation.truth, evaluation.results, threshold, arguments.group_by)
-    if arguments.json:  # last: a path that cannot be written must not cost the figures
-        write_json(Path(arguments.json), evaluation.results)
-    return 0
+        _print_matching(truth, results, threshold, arguments.group_by)
+    if arguments.classwise and arguments.output_eval:
+        from solov2.coco_metrics import save_curves
+
+        folder = Path(arguments.output_eval) / CURVES_FOLDER
+        print(f"{len(save_curves(ap.curves, folder))} curves of precision over recall in {folder}")
+
+
+def _write_results(arguments: argparse.Namespace, results: list[CocoResult]) -> None:
+    from solov2.formats import write_json
+
+    for path in filter(None, [arguments.json, arguments.output_eval and Path(arguments.output_eval) / RESULTS_FILE]):
+        write_json(Path(path), results)
+        print(f"{len(results)} results in {path}")
 
 
 def warn_of_training_pictures(trained_on: str, records: Sequence[Mapping[str, Any]]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -35,6 +35,8 @@ class MaskAP:
         per_class: AP by class name, for all the file's classes.
         backend: the library that computed them.
         max_dets: detections counted per picture and class.
+        curves: precision at recall 0.00, 0.01 … 1.00 and IoU .50, (101,) each, by class name, for the classes
+            that occur.
     """
 
     stats: tuple[float, ...]
@@ -42,6 +44,7 @@ class MaskAP:
     per_class: dict[str, float]
     backend: str
     max_dets: int
+    curves: dict[str, npt.NDArray[np.float64]] = field(default_factory=dict)
 
     @property
     def ap(self) -> float:
@@ -62,12 +65,22 @@ class MaskAP:
         """Text lines of names and numbers; classes follow on request, best first."""
         pairs = list(zip(self.names, self.stats, strict=True))
         if per_class:
-            pairs += sorted(self.per_class.items(), key=lambda item: -item[1])
+            measured = {name: value for name, value in self.per_class.items() if value >= 0}
+            pairs += sorted(measured.items(), key=lambda item: -item[1])
         width = max(len(name) for name, _ in pairs)
-        return [f"{name:<{width}}  {'    -' if value < 0 else f'{value:.3f}'}" for name, value in pairs]
+        lines = [f"{name:<{width}}  {'    -' if value < 0 else f'{value:.3f}'}" for name, value in pairs]
+        absent = len(self.per_class) - len(pairs) + len(self.stats)
+        return [*lines, f"{absent} classes do not occur in the annotations"] if per_class and absent else lines
 
 
-def mask_ap(gt_json: GroundTruthSource, results: Results, *, max_dets: int = 100, backend: Backend = "auto") -> MaskAP:
+def mask_ap(
+    gt_json: GroundTruthSource,
+    results: Results,
+    *,
+    max_dets: int = 100,
+    backend: Backend = "auto",
+    boundary: bool = False,
+) -> MaskAP:
     """COCO mask AP.
 
     Neither argument is changed. With 100 detections the numbers are exactly those of pycocotools, for results
@@ -78,18 +91,24 @@ def mask_ap(gt_json: GroundTruthSource, results: Results, *, max_dets: int = 100
         results: COCO result records; the masks as compressed RLE or lists of run lengths.
         max_dets: detections per picture and class that count, best first; 1 or more.
         backend: "auto" is hotcoco where it is installed.
+        boundary: compare masks near their outlines only, as Cheng et al., "Boundary IoU", define it; the
+            smaller of mask and boundary IoU counts. Computed by faster-coco-eval.
 
     Raises:
         DatasetError: the json or the records are no such thing, or do not belong together.
-        MissingDependencyError: hotcoco is asked for and not installed.
+        MissingDependencyError: hotcoco, or for boundaries faster-coco-eval, is asked for and not installed.
     """
     if max_dets < 1:
         raise ValueError(f"max_dets is {max_dets}, expected 1 or more")
     truth = read_ground_truth(gt_json)
     detections = read_results(results, truth)
     limits = sorted({1, 10, max_dets})
-    engine = _choose_backend(backend) if detections else "pycocotools"  # hotcoco takes no empty list
+    engine: str = _choose_backend(backend) if detections else "pycocotools"  # the others take no empty list
     compute = _hotcoco_arrays if engine == "hotcoco" else _pycocotools_arrays
+    if boundary:
+        _require_boundary()
+        if detections:  # without any, nothing is found whatever counts
+            engine, compute = "faster-coco-eval", _boundary_arrays
     precision, recall = compute(truth, detections, limits)
     used = [limits.index(1), limits.index(10), limits.index(max_dets)]
     return MaskAP(
@@ -98,6 +117,7 @@ def mask_ap(gt_json: GroundTruthSource, results: Results, *, max_dets: int = 100
         per_class=_per_class(precision[:, :, :, _ALL_AREAS, used[-1]], truth),
         backend=engine,
         max_dets=max_dets,
+        curves=_curves(precision[_IOU_50, :, :, _ALL_AREAS, used[-1]], truth),
     )
 
 
@@ -150,6 +170,24 @@ def _hotcoco_arrays(truth: GroundTruth, detections: list[Record], limits: list[i
     return np.asarray(arrays["precision"]), np.asarray(arrays["recall"])
 
 
+def _require_boundary() -> None:
+    if importlib.util.find_spec("faster_coco_eval") is None:
+        raise MissingDependencyError("faster-coco-eval", "boundary", "boundary AP")
+
+
+def _boundary_arrays(truth: GroundTruth, detections: list[Record], limits: list[int]) -> Arrays:
+    from faster_coco_eval import COCO, COCOeval_faster
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        annotated = COCO(truth.dataset)
+        found = annotated.loadRes([dict(record) for record in detections])
+        evaluation = COCOeval_faster(annotated, found, iouType="boundary")
+        evaluation.params.maxDets = limits
+        evaluation.evaluate()
+        evaluation.accumulate()
+    return np.asarray(evaluation.eval["precision"]), np.asarray(evaluation.eval["recall"])
+
+
 def _stats(precision: npt.NDArray[np.float64], recall: npt.NDArray[np.float64], used: list[int]) -> tuple[float, ...]:
     """COCO's 12 numbers; ``used`` are the positions of 1, 10 and the wanted number of detections."""
     one, ten, most = used
@@ -175,9 +213,19 @@ def _stat_names(max_dets: int) -> tuple[str, ...]:
     return ("AP", "AP50", "AP75", *by_area[0], *recalls, *by_area[1])
 
 
-def _per_class(precision: npt.NDArray[np.float64], truth: GroundTruth) -> dict[str, float]:
-    """AP by class name from precision (T, R, C); equal names are told apart by their ids."""
+def _class_names(truth: GroundTruth) -> list[str]:
+    """In the arrays' order; equal names are told apart by their ids."""
     names = [str(category.get("name", category["id"])) for category in truth.categories]
     ids = [category["id"] for category in truth.categories]
-    keys = [name if names.count(name) == 1 else f"{name} ({id_})" for name, id_ in zip(names, ids, strict=True)]
-    return {key: _mean_of_measured(precision[:, :, index]) for index, key in enumerate(keys)}
+    return [name if names.count(name) == 1 else f"{name} ({id_})" for name, id_ in zip(names, ids, strict=True)]
+
+
+def _per_class(precision: npt.NDArray[np.float64], truth: GroundTruth) -> dict[str, float]:
+    """AP by class name from precision (T, R, C)."""
+    return {name: _mean_of_measured(precision[:, :, index]) for index, name in enumerate(_class_names(truth))}
+
+
+def _curves(precision: npt.NDArray[np.float64], truth: GroundTruth) -> dict[str, npt.NDArray[np.float64]]:
+    """Curves by class name from precision (R, C)."""
+    measured = np.asarray(np.any(precision > -1, axis=0))
+    return {name: precision[:, index] for index, name in enumerate(_class_names(truth)) if measured[index]}
