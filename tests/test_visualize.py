@@ -247,8 +247,29 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / "a.png"
     path.mkdir()  # cannot be replaced by a file
     (path / "kept").touch()
-    with pytest.raises(OSError, match=r"a\.png"):
+    with pytest.raises(
+        ImageError, match=r"a\.png: cannot be written \(Is a directory\); make room, or choose another place$"
+    ):
         save_picture(path, picture(4, 4))
     assert [entry.name for entry in tmp_path.rglob("*")] == ["a.png", "kept"]
     with pytest.raises(ImageError, match="shape"):
         save_picture(tmp_path / "b.png", np.zeros((4, 4), np.uint8))
+
+
+def test_labels_without_scores():
+    before = picture(300, 300)
+    found = instances_of((300, 300), (40, 60, 260, 260), scores=[0.9])
+    drawn, other, scored = (
+        draw_instances(before, instances_of((300, 300), (40, 60, 260, 260), scores=[score]), scores=shown)
+        for score, shown in ((0.9, False), (0.1, False), (0.9, True))
+    )
+    np.testing.assert_array_equal(drawn, other)  # no score is to be seen
+    assert changed(drawn, scored).any()
+    assert changed(drawn, draw_instances(before, found, labels=False)).any()  # but a name is
+
+
+def test_a_name_that_does_not_fit_is_left_out_without_a_score():
+    before = picture(40, 24)
+    found = instances_of((40, 24), (2, 20, 22, 38), labels=[1])
+    drawn = draw_instances(before, found, labels=True, scores=False)
+    np.testing.assert_array_equal(drawn, draw_instances(before, found, labels=False))

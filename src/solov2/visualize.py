@@ -45,7 +45,12 @@ QUALITY = 95
 
 
 def draw_instances(
-    image: Picture, instances: Instances, *, min_score: float = 0.0, labels: bool | None = None
+    image: Picture,
+    instances: Instances,
+    *,
+    min_score: float = 0.0,
+    labels: bool | None = None,
+    scores: bool = True,
 ) -> Picture:
     """Draws masks, outlines and labels on a copy of the picture.
 
@@ -57,6 +62,7 @@ def draw_instances(
         min_score: 0..1; instances below it are left out.
         labels: class name and score on each instance; by default where there are few and the label is not much wider
             than the object. A label that does not fit into the picture is shortened or left out.
+        scores: labels give the score; false for annotations, which have none.
 
     Returns:
         (H, W, 3) RGB.
@@ -81,7 +87,7 @@ def draw_instances(
         thickness = _thickness(drawn, instances.crops[row], len(shown))
         _outline(drawn, instances.crops[row], boxes[row], lines[row], thickness, cased=cased)
     if labels or (labels is None and len(shown) <= MANY_INSTANCES):
-        _draw_labels(drawn, instances, shown, colors, everywhere=labels is True)
+        _draw_labels(drawn, instances, shown, colors, everywhere=labels is True, scores=scores)
     return drawn
 
 
@@ -93,7 +99,7 @@ def save_picture(path: str | Path, rgb: Picture) -> None:
         rgb: (H, W, 3).
 
     Raises:
-        ImageError: the suffix stands for no known format, or the picture is not (H, W, 3) uint8.
+        ImageError: the suffix stands for no known format, the picture is not (H, W, 3) uint8, or it cannot be written.
     """
     path = Path(path)
     file_format = SUFFIXES.get(path.suffix.lower())
@@ -104,7 +110,11 @@ def save_picture(path: str | Path, rgb: Picture) -> None:
     options = {"JPEG": {"quality": QUALITY, "subsampling": 0}, "WEBP": {"quality": QUALITY}}.get(file_format, {})
     encoded = io.BytesIO()
     Image.fromarray(rgb).save(encoded, file_format, **options)
-    write_atomically(path, lambda temporary: temporary.write_bytes(encoded.getbuffer()))
+    try:
+        write_atomically(path, lambda temporary: temporary.write_bytes(encoded.getbuffer()))
+    except OSError as error:  # which would name a temporary file
+        reason = error.strerror or str(error)
+        raise ImageError(f"{path}: cannot be written ({reason}); make room, or choose another place") from None
 
 
 def instance_colors(count: int) -> npt.NDArray[np.uint8]:
@@ -202,13 +212,20 @@ def _outline(
 
 
 def _draw_labels(
-    image: Picture, instances: Instances, shown: list[int], colors: npt.NDArray[np.uint8], *, everywhere: bool
+    image: Picture,
+    instances: Instances,
+    shown: list[int],
+    colors: npt.NDArray[np.uint8],
+    *,
+    everywhere: bool,
+    scores: bool,
 ) -> None:
     font_size = max(MIN_FONT, round(_picture_scale(image) / PIXELS_PER_FONT))
     placed = np.zeros((0, 4), int)
     names = instances.class_names
     for row in shown:  # best first: they get the best places
-        stamp = _stamp(names[row], f"{instances.scores[row]:.2f}", font_size, image.shape[1], image.shape[0])
+        score = f"{instances.scores[row]:.2f}" if scores else ""
+        stamp = _stamp(names[row], score, font_size, image.shape[1], image.shape[0])
         if stamp is None or not (everywhere or _worth_it(stamp, instances.crops[row], image)):
             continue
         place = _place(stamp, instances.crops[row], instances.boxes[row].astype(int), image, placed)
@@ -232,7 +249,8 @@ def _stamp(name: str, score: str, font_size: int, max_width: int, max_height: in
     ascent, descent = font.getmetrics()
     margin = max(2, round(font_size / 5))
     height = ascent + descent + 2
-    for text in (f"{' '.join(name.split())}  {score}", score):
+    name = " ".join(name.split())
+    for text in (f"{name}  {score}", score) if score else (name,):
         width = math.ceil(font.getlength(text)) + 2 * margin
         if width <= max_width and height <= max_height:
             stamp = Image.new("L", (width, height))

@@ -1,3 +1,4 @@
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,13 @@ def test_large_scale_jitter_states_the_schemas_defaults() -> None:
     assert TRANSFORMS["LargeScaleJitter"](**step.args) == TRANSFORMS["LargeScaleJitter"](step.args["target_size"])
 
 
+def test_the_documented_list_of_both_loads(write: Write) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
+    [block] = [text for text in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL) if "CopyPaste" in text]
+    steps = load_config(write(block)).data.train.reader.transforms
+    assert [step.name for step in steps] == ["RandomFlip", "LargeScaleJitter", "CopyPaste"]
+
+
 def test_arguments_as_stated() -> None:
     step = TransformConfig(name="RandomResize", args={"target_size": [[4, 5]], "interp": 2, "keep_ratio": True})
     assert step.stated() == {"target_size": ((4, 5),), "interp": 2}
@@ -125,7 +133,7 @@ def test_arguments_as_stated() -> None:
 def test_only_training_pastes(problems: Problems, reader: str) -> None:
     [line] = problems(f"{reader}: {{sample_transforms: [{NORMALIZE}, CopyPaste: {{}}]}}")
     assert line == (
-        f"recipe.yml:2: {reader}.sample_transforms[1].CopyPaste: pastes training objects: it belongs into TrainReader "
+        f"recipe.yml:2: {reader}.sample_transforms[1].CopyPaste: pastes training objects: it belongs in TrainReader "
         "alone; take it out of this list"
     )
 

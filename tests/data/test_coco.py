@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,11 @@ import pytest
 from PIL import Image
 
 from solov2.data.coco import CocoDataset, CocoFile, load_coco, match_categories, shape_of
+from solov2.data.collate import collate
+from solov2.data.copy_paste import CopyPaste
+from solov2.data.loader import EpochBatchSampler, make_loader
 from solov2.data.shapes import Bitmap, Polygons
-from solov2.data.transforms import RandomFlip, RandomResize
+from solov2.data.transforms import RandomFlip, RandomResize, Resize, Transform
 from solov2.errors import DatasetError, ImageError
 from solov2.structures import Category
 
@@ -192,6 +196,92 @@ def test_samples_depend_on_seed_epoch_and_index_alone(write_coco: Write) -> None
     assert look(3, 1, 0) == look(3, 1, 0)
     assert len({look(3, epoch, 0) for epoch in range(8)}) > 3
     assert len({look(seed, 0, 0) for seed in range(8)}) > 3
+
+
+def paste_on(path: Path, *before: Transform, **options: Any) -> CocoDataset:
+    return opened(path, transforms=(*before, CopyPaste(1.0)), **options)
+
+
+def test_objects_come_from_other_pictures(write_coco: Write) -> None:
+    path = write_coco(
+        [picture(1), picture(2), picture(3)],
+        [annotation(1), annotation(2, image_id=2, category_id=42, bbox=[4, 4, 8, 8])],
+    )
+    dataset = paste_on(path)
+    raw = opened(path)
+    seen = set()
+    for epoch in range(12):
+        sample = dataset[epoch, 0]
+        seen.add(tuple(sample.labels.tolist()))
+        if len(sample.labels):  # the same place: the one pasted hides the one below
+            source = raw[0, 0 if sample.labels[0] == 0 else 1]
+            np.testing.assert_array_equal(sample.image[4:12, 4:12], source.image[4:12, 4:12])
+    assert seen == {(0,), (1,)}  # from picture 2; from picture 3, which has none, nothing
+
+
+def test_crowds_are_not_pasted(write_coco: Write) -> None:
+    crowd = annotation(2, image_id=2, iscrowd=1, segmentation=uncompressed(square_mask()))
+    dataset = paste_on(write_coco([picture(1), picture(2)], [annotation(1), crowd]))
+    assert all(dataset[epoch, 0].labels.tolist() == [0] for epoch in range(4))
+    np.testing.assert_array_equal(dataset[0, 0].image, opened(dataset_path(dataset))[0, 0].image)
+
+
+def dataset_path(dataset: CocoDataset) -> Path:
+    return dataset.image_dir / "annotations.json"
+
+
+def test_a_single_picture_is_its_own_other(write_coco: Write) -> None:
+    sample = paste_on(write_coco([picture()], [annotation()]))[0, 0]
+    assert sample.labels.tolist() == [0]
+    assert sample.boxes.tolist() == [[4, 4, 12, 12]]
+
+
+def test_the_other_picture_has_gone_through_the_same_transforms(write_coco: Write) -> None:
+    path = write_coco([picture(1), picture(2)], [annotation(2, image_id=2)])
+    sample = paste_on(path, Resize((40, 60)))[0, 0]
+    assert sample.hw == (40, 60)
+    assert sample.boxes.tolist() == [[8, 8, 24, 24]]
+    expected = opened(path, transforms=(Resize((40, 60)),))[0, 1].image[8:24, 8:24]
+    np.testing.assert_array_equal(sample.image[8:24, 8:24], expected)
+
+
+def test_pasting_depends_on_seed_epoch_and_index_alone(write_coco: Write) -> None:
+    pictures = [picture(number) for number in range(1, 7)]
+    records = [annotation(n, image_id=n, bbox=[n, n, 8, 8], segmentation=[moved(n)]) for n in range(1, 7)]
+    path = write_coco(pictures, records)
+
+    def look(dataset: CocoDataset, epoch: int, index: int) -> bytes:
+        sample = dataset[epoch, index]
+        return sample.image.tobytes() + sample.boxes.tobytes() + sample.labels.tobytes()
+
+    first, second = (paste_on(path, RandomFlip(0.5, 0.5), seed=3) for _ in range(2))
+    keys = [(epoch, index) for epoch in range(3) for index in range(6)]
+    forwards = [look(first, *key) for key in keys]
+    assert forwards == [look(second, *key) for key in reversed(keys)][::-1]
+    assert len(set(forwards)) > 12
+
+
+def moved(by: int) -> list[int]:
+    return [value + by - 4 for value in SQUARE]
+
+
+def test_worker_processes_paste_alike(write_coco: Write) -> None:
+    path = write_coco([picture(1), picture(2)], [annotation(1), annotation(2, image_id=2)])
+    batches = []
+    for workers in (0, 1):
+        sampler = EpochBatchSampler(2, 1, epoch=1)
+        loader = make_loader(paste_on(path), sampler, partial(collate, with_targets=True), workers=workers)
+        batches.append([(b.images.numpy().tobytes(), b.targets[0].masks.numpy().tobytes()) for b in loader])
+    assert batches[0] == batches[1]
+
+
+def test_an_unreadable_other_picture_is_replaced(write_coco: Write, caplog: pytest.LogCaptureFixture) -> None:
+    path = write_coco([picture(1), picture(2)], [annotation(1), annotation(2, image_id=2)])
+    dataset = paste_on(path)
+    content = (path.parent / "2.png").read_bytes()
+    (path.parent / "2.png").write_bytes(content[: len(content) // 2])
+    assert dataset[0, 0].labels.tolist() == [0]
+    assert "2.png: damaged" in caplog.text
 
 
 def test_shape_of_an_empty_mask() -> None:

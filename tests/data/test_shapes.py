@@ -340,3 +340,55 @@ def test_crops_of_one_pixel() -> None:
     assert cropped.rasterize((1, 1), (32, 32)).center == (0.0, 0.0)
     assert Polygons((square,)).cropped(Window(6, 5, 1, 1)) is None
     assert Bitmap.of(np.zeros((5, 5), np.uint8)).cropped(Window(1, 1, 3, 3)) is None
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_bitmap_has_the_polygons_pixels(seed: int) -> None:
+    """At every size it gives the target that the polygons give where these are sampled at every pixel."""
+    generator = np.random.default_rng(seed)
+    hw = tuple(int(side) for side in generator.integers(8, FULL_SAMPLING, 2))
+    parts = tuple(generator.uniform(-10, 70, (int(generator.integers(3, 8)), 2)) for _ in range(2))
+    shape = Polygons(parts)
+    bitmap, size = shape.bitmap((hw[0], hw[1])), padded((hw[0], hw[1]))
+    expected, found = (s.rasterize((hw[0], hw[1]), size) for s in (shape, bitmap))
+    np.testing.assert_array_equal(found.mask, expected.mask)
+    np.testing.assert_array_equal(found.center, expected.center)
+    assert bitmap.top >= 0
+    assert bitmap.left >= 0
+    assert bitmap.top + bitmap.pixels.shape[0] <= hw[0]
+    assert bitmap.left + bitmap.pixels.shape[1] <= hw[1]
+
+
+def test_a_bitmap_of_a_square_is_its_pixels() -> None:
+    square = Polygons((np.array([(4, 2), (9, 2), (9, 8), (4, 8)], float),))
+    bitmap = square.bitmap((20, 30))
+    assert (bitmap.top, bitmap.left, bitmap.pixels.tolist()) == (2, 4, [[1] * 5] * 6)
+    assert square.bitmap((5, 6)).pixels.tolist() == [[1] * 2] * 3  # cut by the picture
+
+
+@pytest.mark.parametrize("corners", [[(40, 2), (50, 2), (50, 8)], [(-9, 2), (-2, 2), (-2, 8)], [(3, 3)] * 3])
+def test_a_bitmap_of_nothing_is_empty(corners: list[tuple[int, int]]) -> None:
+    assert Polygons((np.array(corners, float),)).bitmap((20, 30)).pixels.size == 0
+
+
+def test_a_bitmap_is_cut_by_its_picture() -> None:
+    bitmap = Bitmap(np.ones((4, 4), np.uint8), 18, 28).bitmap((20, 30))
+    assert (bitmap.top, bitmap.left, bitmap.pixels.shape) == (18, 28, (2, 2))
+    assert Bitmap(np.ones((4, 4), np.uint8), 20, 0).bitmap((20, 30)).pixels.size == 0
+
+
+@pytest.mark.parametrize(
+    ("corners", "stays"),
+    [
+        ([(0, 0), (30, 0), (30, 20), (0, 20)], True),  # the whole picture
+        ([(0, 0), (30.5, 0), (30, 20), (0, 20)], False),
+        ([(0, -0.5), (30, 0), (30, 20), (0, 20)], False),
+    ],
+)
+def test_polygons_within_their_picture_stay_polygons(corners: list[tuple[float, float]], stays: bool) -> None:
+    shape = Polygons((np.array(corners, float),))
+    inside = shape.within((20, 30))
+    assert (inside is shape) == stays
+    target = inside.rasterize((40, 60), (64, 64))
+    assert target.mask.sum() == 5 * 8  # 20 x 30 pixels: nothing outside, however much room there is
+    np.testing.assert_array_equal(target.mask, shape.rasterize((20, 30), (64, 64)).mask)

@@ -177,7 +177,7 @@ def test_two_classes_of_ones_own_in_one_line(
     words = ["eval", "-w", str(weights), "--data", str(shapes), "--json", "found.json", "--matching", "--classwise"]
     assert main([*words, "--device", "cpu"]) == 0
     printed = capsys.readouterr().out
-    assert "mask AP with maxDets 100 (the recipe's cap)" in printed
+    assert "mask AP with maxDets 100 (the most instances per picture)" in printed
     assert "TP/(TP+FP+FN)" in printed
     assert "disc" in printed
     records = json.loads(Path("found.json").read_text())

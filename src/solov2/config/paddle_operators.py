@@ -67,7 +67,7 @@ def expand_sample_transforms(state: Translation, path: Path, value: Any) -> None
     transforms: list[dict[str, Any]] = []
     for here, name, args in _entries(state, path, value):
         if name == "CopyPaste" and path[0] != "TrainReader":
-            state.complain(here, "pastes training objects: it belongs into TrainReader alone; take it out of this list")
+            state.complain(here, "pastes training objects: it belongs in TrainReader alone; take it out of this list")
         elif name in _TRANSFORMS:
             state.places[f"{target}.{len(transforms)}"] = here
             transforms.append({"name": name, "args": _arguments(state, here, name, args)})

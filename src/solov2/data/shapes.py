@@ -201,7 +201,13 @@ def _samples(low: float, high: float, size: int) -> npt.NDArray[np.int64]:
     """Pixel indices between two coordinates: all of a short extent, those that decide of a long one."""
     first, last = max(int(np.floor(low)), 0), min(int(np.ceil(high)), size)
     indices = np.arange(first, last)
-    return indices if last - first <= FULL_SAMPLING else indices[np.isin(indices % MASK_STRIDE, CENTRAL)]
+    return indices if last - first <= FULL_SAMPLING else indices[_is_central(indices)]
+
+
+def _is_central(indices: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Whether rows or columns are among the central two of their block: bit 1 of 0 + 1, 1 + 1, 2 + 1, 3 + 1 tells."""
+    central: npt.NDArray[np.bool_] = (indices + 1) & 2 != 0
+    return central
 
 
 def _inside(part: Floats, ys: npt.NDArray[np.floating], xs: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:
@@ -213,9 +219,9 @@ def _inside(part: Floats, ys: npt.NDArray[np.floating], xs: npt.NDArray[np.float
     crossing = x0 + (ys[row] - y0) * (x1 - x0) / (y1 - y0)
     column = np.searchsorted(xs, crossing)
     width = len(xs) + 1  # crossings right of every sample go to a column of their own
-    toggles = np.bincount(row * width + column, minlength=len(ys) * width).reshape(len(ys), width)
-    odd: npt.NDArray[np.bool_] = (toggles.cumsum(axis=1)[:, :-1] % 2).astype(bool)
-    return odd
+    toggles = np.bincount(row * width + column, minlength=len(ys) * width).astype(np.uint8) & 1
+    odd = np.bitwise_xor.accumulate(toggles.reshape(len(ys), width), axis=1)
+    return odd[:, :-1].astype(bool)
 
 
 def _reaches(part: Floats, hw: HW) -> bool:
@@ -236,11 +242,15 @@ def _to_target(
         return Target(mask, NO_CENTER)
     center = (float(inside.sum(axis=1) @ ys) / count, float(inside.sum(axis=0) @ xs) / count)
 
-    in_rows, in_columns = np.isin(ys % MASK_STRIDE, CENTRAL), np.isin(xs % MASK_STRIDE, CENTRAL)
-    rows, columns = ys[in_rows] // MASK_STRIDE, xs[in_columns] // MASK_STRIDE
+    in_rows, in_columns = _is_central(ys), _is_central(xs)
+    rows, columns = ys[in_rows], xs[in_columns]
     if len(rows) and len(columns):
-        top, left = rows[0], columns[0]
-        counts = np.zeros((rows[-1] - top + 1, columns[-1] - left + 1), np.uint8)
-        np.add.at(counts, np.ix_(rows - top, columns - left), inside[np.ix_(in_rows, in_columns)])
-        mask[top : rows[-1] + 1, left : columns[-1] + 1] = counts >= MIN_CENTRAL
+        # Every cell has two central rows and columns; where the extent begins or ends between them one is empty.
+        top, bottom = rows[0] // MASK_STRIDE, rows[-1] // MASK_STRIDE + 1
+        left, right = columns[0] // MASK_STRIDE, columns[-1] // MASK_STRIDE + 1
+        central = np.zeros((2 * (bottom - top), 2 * (right - left)), np.uint8)
+        y, x = rows[0] % MASK_STRIDE - CENTRAL[0], columns[0] % MASK_STRIDE - CENTRAL[0]
+        central[y : y + len(rows), x : x + len(columns)] = inside[np.ix_(in_rows, in_columns)]
+        counts = central[0::2] + central[1::2]
+        mask[top:bottom, left:right] = counts[:, 0::2] + counts[:, 1::2] >= MIN_CENTRAL
     return Target(mask, center)

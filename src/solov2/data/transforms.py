@@ -182,9 +182,11 @@ def pad(sample: Sample, new_hw: HW, fill: tuple[int, int, int]) -> Sample:
     old_hw = sample.hw
     if new_hw == old_hw:
         return sample
-    image = np.full((*new_hw, 3), fill, np.uint8)
-    image[: old_hw[0], : old_hw[1]] = sample.image
-    return replace(sample, image=image, shapes=tuple(shape.within(old_hw) for shape in sample.shapes))
+    below, beside = new_hw[0] - old_hw[0], new_hw[1] - old_hw[1]
+    image = cv2.copyMakeBorder(sample.image, 0, below, 0, beside, cv2.BORDER_CONSTANT, value=fill)
+    return replace(
+        sample, image=np.asarray(image, np.uint8), shapes=tuple(shape.within(old_hw) for shape in sample.shapes)
+    )
 
 
 def flip(sample: Sample) -> Sample:
@@ -194,7 +196,7 @@ def flip(sample: Sample) -> Sample:
     boxes[:, [0, 2]] = width - sample.boxes[:, [2, 0]]
     return replace(
         sample,
-        image=sample.image[:, ::-1].copy(),  # of one column the view counts as contiguous, and torch refuses it
+        image=np.asarray(cv2.flip(sample.image, 1), np.uint8),
         boxes=boxes,
         shapes=tuple(shape.flipped(width) for shape in sample.shapes),
     )
@@ -204,7 +206,7 @@ def transpose(sample: Sample) -> Sample:
     """Exchanges rows and columns."""
     return replace(
         sample,
-        image=np.ascontiguousarray(sample.image.transpose(1, 0, 2)),
+        image=np.asarray(cv2.transpose(sample.image), np.uint8),
         boxes=sample.boxes[:, [1, 0, 3, 2]],
         shapes=tuple(shape.transposed() for shape in sample.shapes),
     )

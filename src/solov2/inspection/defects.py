@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -61,15 +62,20 @@ def _overlap(box: list[float], other: list[float]) -> float:
 
 def _repeated(file: CocoFile) -> Iterator[Problem]:
     ids = Counter(annotation["id"] for _, annotation in _annotations(file) if "id" in annotation)
-    first: dict[str, Any] = {}
+    first: dict[bytes, Any] = {}
     for image, annotation in _annotations(file):
         number = annotation.get("id", "?")
         if ids.get(number, 0) > 1:
             yield Problem("id that occurs twice", f"annotation {number} ({image['file_name']}): {ids[number]} times")
-        what = json.dumps([image["id"], annotation["category_id"], annotation["segmentation"]], default=str)
+        what = _fingerprint(image["id"], annotation["category_id"], annotation["segmentation"])
         if what in first:
             yield Problem(
                 "object annotated twice",
                 f"annotation {number} ({image['file_name']}): same class and segmentation as annotation {first[what]}",
             )
         first.setdefault(what, number)
+
+
+def _fingerprint(*values: Any) -> bytes:
+    """Short, as a large data set has many polygons."""
+    return hashlib.blake2b(json.dumps(values).encode(), digest_size=16).digest()

@@ -6,6 +6,7 @@ grid cell stands for a little. Letters: N instances of a view, S cells per side.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -46,12 +47,6 @@ class Views:
         """Square roots of the box areas of all instances, in pixels of the padded input."""
         boxes = torch.cat([targets.boxes for targets in self.targets] or [torch.zeros(0, 4, dtype=torch.float64)])
         return _sizes(boxes)
-
-    def first(self, instances: int) -> Views:
-        """The first views, up to a number of instances."""
-        counts = np.cumsum([len(targets) for targets in self.targets])
-        end = int(np.searchsorted(counts, instances)) + 1
-        return Views(self.targets[:end], self.empty[:end], self.pictures)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,15 +90,18 @@ class Losses:
         return self.lost / max(self.instances, 1)
 
 
-def make_views(file: CocoFile, transforms: Sequence[Transform], pad_stride: int, *, seed: int = 0) -> Views:
+def make_views(
+    file: CocoFile, transforms: Sequence[Transform], pad_stride: int, *, seed: int = 0, budget: int = BUDGET
+) -> Views:
     """Takes pictures through transforms, without reading them.
 
     Args:
-        file: the data set; of a large one as many pictures are drawn as hold :data:`BUDGET` instances, and of a
+        file: the data set; of a large one as many pictures are drawn as hold ``budget`` instances, and of a
             small one each is taken several times.
         transforms: a recipe's; colours are left alone, and nothing is pasted.
         pad_stride: the padded sides are multiples of this many pixels.
-        seed: of the transforms' random numbers. With the same seed two lists that differ in their sizes alone draw alike.
+        seed: of the random numbers; with the same one, transforms that differ in their sizes alone draw alike.
+        budget: instances to look at. A smaller budget gives the first views of a larger one.
     """
     steps = [transform for transform in transforms if not isinstance(transform, RandomDistort)]
     pictures = [record for record in file.images if any(not is_crowd(a) for a in file.annotations[record["id"]])]
@@ -112,17 +110,17 @@ def make_views(file: CocoFile, transforms: Sequence[Transform], pad_stride: int,
     for index in order:
         chosen.append(index)
         total += sum(not is_crowd(a) for a in file.annotations[pictures[index]["id"]])
-        if total >= BUDGET:
+        if total >= budget:
             break
     targets, empty = [], []
-    for draw in range(min(MOST_DRAWS, BUDGET // max(total, 1)) or 1):
+    for draw in range(min(MOST_DRAWS, budget // max(total, 1)) or 1):
         for index in chosen:
             sample, rng = _without_pixels(file, pictures[index]), np.random.default_rng([seed, draw, index])
             for step in steps:
                 sample = step(sample, rng)
             full = make_targets(sample, _padded(sample.hw, pad_stride))
             targets.append(_light(full))
-            empty.append(~full.masks.flatten(1).any(dim=1))
+            empty.append(~full.masks.flatten(1).bool().any(dim=1))
     return Views(tuple(targets), tuple(empty), len(chosen))
 
 
@@ -133,27 +131,34 @@ def count_losses(views: Views, assigner: Assigner) -> Losses:
         views: the data set as a recipe presents it.
         assigner: the recipe's.
     """
-    reasons = np.zeros(5, np.int64)
+    reasons: Counter[str] = Counter()
     levels = np.zeros((len(assigner.grid_sizes), 2), np.int64)
     lows, highs = (torch.tensor(ends, dtype=torch.float64) for ends in zip(*assigner.size_ranges, strict=True))
     for targets, empty in zip(views.targets, views.empty, strict=True):
         sizes = _sizes(targets.boxes)
-        taken = ((sizes[:, None] >= lows) & (sizes[:, None] <= highs)).any(dim=1)
         winners = torch.zeros(len(targets), dtype=torch.bool)
         for number, level in enumerate(assigner(targets)):
             owners = level.labels[level.labels >= 0]  # labels are row numbers here: a cell's label is its owner
             winners[owners] = True
-            levels[number] += len(level.instances.unique()), len(owners)
-        left = ~empty
-        for number, reason in enumerate(
-            (empty, sizes < lows.min(), ~taken & (sizes <= highs.max()), sizes > highs.max(), ~winners)
+            levels[number] += len(torch.bincount(level.instances).nonzero()), len(owners)
+        taken = ((sizes[:, None] >= lows) & (sizes[:, None] <= highs)).any(dim=1)
+        left = torch.ones(len(targets), dtype=torch.bool)
+        for reason, holds in (
+            ("vanished", empty),
+            ("too_small", sizes < lows.min()),
+            ("too_large", sizes > highs.max()),
+            ("between", ~taken),
+            ("collided", ~winners),
         ):
-            hit = reason if number == 0 else left & reason
-            reasons[number] += int(hit.sum())
-            left = left & ~hit
+            reasons[reason] += int((left & holds).sum())
+            left &= ~holds
     return Losses(
-        sum(len(targets) for targets in views.targets),
-        *reasons.tolist(),
+        instances=sum(len(targets) for targets in views.targets),
+        vanished=reasons["vanished"],
+        too_small=reasons["too_small"],
+        between=reasons["between"],
+        too_large=reasons["too_large"],
+        collided=reasons["collided"],
         levels=tuple(Level(*pair) for pair in levels.tolist()),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,10 +15,13 @@ from solov2.data.coco_checks import Problem, report
 from solov2.inspection.defects import find_suspicious
 from solov2.inspection.losses import Losses
 from solov2.inspection.statistics import QUANTILES, ClassCount, Statistics, count, quantiles
-from solov2.inspection.suggest import Suggestion, Trial, suggest
+from solov2.inspection.suggest import GOOD_ENOUGH, Suggestion, Trial, suggest
 
 CLASSES_SHOWN = 30
 """Rows of the table of classes; of more classes the rarest and the most frequent are shown."""
+
+WIDTH = 100
+"""Columns of running text."""
 
 REASONS = {
     "vanished": "mask without a pixel at a quarter of the size",
@@ -99,7 +103,8 @@ def _remarks(config: Config, statistics: Statistics) -> Iterator[str]:
     if statistics.empty and not config.data.train.source.allow_empty:
         yield f"{statistics.empty} pictures without instances are not trained on; TrainDataset.allow_empty: true does"
     if len(statistics.classes) != config.model.num_classes:
-        yield f"the recipe has {config.model.num_classes} classes, the data set {len(statistics.classes)}: set num_classes"
+        classes = len(statistics.classes)
+        yield f"the recipe has {config.model.num_classes} classes, the data set {classes}: state num_classes: {classes}"
     cap = config.decode.post_nms_top_n
     if statistics.most_per_picture > cap:
         yield (
@@ -148,9 +153,10 @@ def as_text(found: Report) -> str:
     blocks = [_defects(found), _counts(found), _classes(found.statistics.classes)]
     if found.losses is not None:
         blocks.append(_assignment(found, found.losses))
-        blocks.append(_suggested(found.losses, found.suggestion))
+        blocks.append(_suggested(found, found.losses))
     if found.remarks:
-        blocks.append("\n".join(["remarks", *(f"  {remark}" for remark in found.remarks)]))
+        wrapped = [textwrap.fill(text, WIDTH, initial_indent="  ", subsequent_indent="    ") for text in found.remarks]
+        blocks.append("\n".join(["remarks", *wrapped]))
     return "\n\n".join(block for block in blocks if block)
 
 
@@ -230,17 +236,32 @@ def _assignment(found: Report, losses: Losses) -> str:
     return "\n".join(lines)
 
 
-def _suggested(before: Losses, suggestion: Suggestion | None) -> str:
-    if suggestion is None:
+def _suggested(found: Report, before: Losses) -> str:
+    if found.suggestion is None:
+        if before.share <= GOOD_ENOUGH:
+            return "that is next to nothing: grids, size ranges and picture sizes suit the data"
         return "no other grids, size ranges or picture sizes that were tried are worth a change"
-    after = suggestion.losses
-    changed = " and ".join(", ".join(suggestion.changed).rsplit(", ", 1))
-    text = "\n".join(f"  {line}" for line in suggestion.recipe.splitlines())
+    after = found.suggestion.losses
+    changed = " and ".join(", ".join(found.suggestion.changed).rsplit(", ", 1))
+    text = "\n".join(f"  {line}" for line in found.suggestion.recipe.splitlines())
     return (
-        f"with other {changed} {_percent(after.share)} instead of {_percent(before.share)} would train nothing; "
-        f"in a recipe of your own:\n\n{text}"
+        f"with other {changed} {_percent(after.share)} instead of {_percent(before.share)} would train nothing;\n"
+        f"{_price(found.config, found.suggestion.config)}in a recipe of your own:\n\n{text}"
     )
 
 
+def _price(old: Config, new: Config) -> str:
+    """What a suggestion costs."""
+    cells = [sum(size * size for size in config.model.grid_head.grid_sizes) for config in (old, new)]
+    sizes = [
+        [step.args["target_size"] for step in config.data.train.reader.transforms if "target_size" in step.args]
+        for config in (old, new)
+    ]
+    text = f"the grid head then computes {cells[1]:,} cells instead of {cells[0]:,}; " if cells[0] != cells[1] else ""
+    if sizes[0] != sizes[1]:
+        text += "larger pictures take time and memory in proportion to their area; "
+    return text
+
+
 def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %" if share >= 0.0995 or share == 0 else f"{100 * share:.2g} %"
+    return f"{100 * share:.1f} %" if share == 0 or share >= 0.00995 else f"{100 * share:.2f} %"

@@ -71,7 +71,7 @@ def count(file: CocoFile) -> Statistics:
             pictures[annotation["category_id"]].add(image["id"])
             areas.append(annotation["bbox"][2] * annotation["bbox"][3])
         per_picture.append(number)
-    sides = np.sort([(image["height"], image["width"]) for image in file.images], axis=1)
+    sides = np.sort(np.array([(i["height"], i["width"]) for i in file.images], np.float64).reshape(-1, 2), axis=1)
     classes = [ClassCount(c.id, c.name, instances[c.id], len(pictures[c.id])) for c in file.categories]
     return Statistics(
         pictures=len(file.images),
@@ -80,8 +80,8 @@ def count(file: CocoFile) -> Statistics:
         crowds=crowds,
         median_per_picture=float(np.median(per_picture)) if per_picture else 0.0,
         most_per_picture=max(per_picture, default=0),
-        short_sides=quantiles(sides[:, 0] if len(sides) else [], (0, 0.5, 1)),
-        long_sides=quantiles(sides[:, 1] if len(sides) else [], (0, 0.5, 1)),
+        short_sides=quantiles(sides[:, 0], (0, 0.5, 1)),
+        long_sides=quantiles(sides[:, 1], (0, 0.5, 1)),
         sizes=quantiles(np.sqrt(areas)),
         classes=tuple(sorted(classes, key=lambda c: (c.instances, c.id))),
     )

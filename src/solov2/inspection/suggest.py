@@ -7,60 +7,40 @@ proportion to their area. A dearer change is made only where it gains enough.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
-import yaml
 
 from solov2.assign import Assigner
 from solov2.build import build_split_transforms
 from solov2.config import Config
-from solov2.config.schema import SplitConfig, TransformConfig
 from solov2.data.coco import CocoFile
-from solov2.inspection.losses import Losses, Views, count_losses, make_views
-
-Ranges = tuple[tuple[float, float], ...]
+from solov2.inspection.losses import BUDGET, Losses, Views, count_losses, make_views
+from solov2.inspection.plans import RESIZING, Plan, Ranges, enlarged, recipe_text, with_plan
 
 GRID_FACTORS = (1.25, 1.5, 2.0, 2.5, 3.0)
 MOST_CELLS = 128
 """Per side of a grid: 16,384 cells of one level."""
 
 SIZE_FACTORS = (1.25, 1.5, 2.0)
-SIZE_STEP = 32
-"""Suggested sides are multiples of it."""
 
 RANGE_FACTORS = (0.5, 0.7, 1.4, 2.0)
 OVERLAP = 2.0
 """How far neighbouring size ranges overlap: the one's upper end over the other's lower end, as in the usual ranges."""
 
-SEARCH_INSTANCES = 3_000
-"""Instances that candidates are compared on; before and after are counted on all views."""
+SEARCH_INSTANCES = 2_500
+"""Instances that picture sizes are compared on; before and after are counted on more."""
 
-LEAST_GAIN = 0.002
-"""Share of the instances that a change has to save."""
+GOOD_ENOUGH = 0.01
+"""Share of the instances that may be lost without a search for something better."""
 
-PART_OF_LOSS = {"scale_ranges": 0.1, "num_grids": 0.1, "target_size": 0.25}
-"""Share of the loss that a change has to save, too: more where the change is dear."""
+LEAST_GAIN = {"scale_ranges": 0.002, "num_grids": 0.005, "target_size": 0.01}
+"""Share of the instances that a change has to save: more where the change is dear."""
 
-RESIZING = ("Resize", "RandomResize", "LargeScaleJitter")
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A recipe's settings that decide about losses.
-
-    Attributes:
-        grid_sizes: cells per side, per level.
-        size_ranges: per level, in pixels of the padded input.
-        enlarge: factor of the sizes that pictures are scaled to.
-    """
-
-    grid_sizes: tuple[int, ...]
-    size_ranges: Ranges
-    enlarge: float = 1.0
+PART_OF_LOSS = {"scale_ranges": 0.1, "num_grids": 0.2, "target_size": 0.3}
+"""Share of the loss that a change has to save, too."""
 
 
 @dataclass(frozen=True)
@@ -86,23 +66,25 @@ class Trial:
 
     file: CocoFile
     config: Config
-    views: dict[float, Views] = field(default_factory=dict)
+    views: dict[tuple[float, int], Views] = field(default_factory=dict)
 
-    def losses(self, plan: Plan, instances: int | None = None) -> Losses:
-        """What a plan would lose, on all views or on the first with some number of instances."""
-        views = self.views_at(plan.enlarge)
-        if instances is not None:
-            views = views.first(instances)
-        return count_losses(views, Assigner(plan.grid_sizes, plan.size_ranges, self.config.assign.center_scale))
+    def losses(self, plan: Plan, budget: int = BUDGET) -> Losses:
+        """What a plan would lose, counted on about so many instances."""
+        assigner = Assigner(plan.grid_sizes, plan.size_ranges, self.config.assign.center_scale)
+        return count_losses(self.views_at(plan.enlarge, budget), assigner)
 
-    def views_at(self, enlarge: float) -> Views:
+    def views_at(self, enlarge: float, budget: int = BUDGET) -> Views:
         """The data set at a factor of the recipe's sizes."""
-        if enlarge not in self.views:
-            split = enlarged(self.config, enlarge).data.train
-            self.views[enlarge] = make_views(
-                self.file, build_split_transforms(split), self.config.data.pad_stride, seed=self.config.train.seed
+        if (enlarge, budget) not in self.views:
+            config = enlarged(self.config, enlarge)
+            self.views[enlarge, budget] = make_views(
+                self.file,
+                build_split_transforms(config.data.train),
+                config.data.pad_stride,
+                seed=config.train.seed,
+                budget=budget,
             )
-        return self.views[enlarge]
+        return self.views[enlarge, budget]
 
     @cached_property
     def now(self) -> Plan:
@@ -118,16 +100,19 @@ def suggest(trial: Trial, before: Losses) -> Suggestion | None:
         before: what the recipe loses.
 
     Returns:
-        None where no candidate is worth its price.
+        None where the recipe loses next to none, or no candidate is worth its price.
     """
-    plan = _climb(trial, trial.now, "scale_ranges", lambda plan: _range_candidates(trial, plan), best=True)
-    plan = _climb(trial, plan, "num_grids", _grid_candidates)
-    plan = _climb(trial, plan, "target_size", lambda plan: _size_candidates(trial.config, plan))
+    if before.share <= GOOD_ENOUGH:
+        return None
+    plan = _best(trial, trial.now, "scale_ranges", _range_candidates(trial, trial.now))
+    plan = _cheapest(trial, plan, "num_grids", _grid_candidates(plan))
+    plan = _cheapest(trial, plan, "target_size", _size_candidates(trial.config, plan), SEARCH_INSTANCES)
     if plan == trial.now:
         return None
     after = trial.losses(plan)
-    if before.share - after.share < LEAST_GAIN:
+    if after.share >= before.share:  # what a part of the data promised does not hold
         return None
+
     config = with_plan(trial.config, plan)
     changed = tuple(
         key
@@ -141,28 +126,28 @@ def suggest(trial: Trial, before: Losses) -> Suggestion | None:
     return Suggestion(changed, config, after, recipe_text(config, changed))
 
 
-def _climb(
-    trial: Trial, plan: Plan, kind: str, candidates: Callable[[Plan], Iterator[Plan]], *, best: bool = False
-) -> Plan:
-    """The last of rising candidates that is worth it, or with ``best`` the one that loses least if it is worth it."""
-    share = trial.losses(plan, SEARCH_INSTANCES).share
-    tried = []
-    for candidate in candidates(plan):
-        found = trial.losses(candidate, SEARCH_INSTANCES).share
-        if best:
-            tried.append((found, len(tried), candidate))
-        elif _worth_it(share, found, kind):
+def _cheapest(trial: Trial, plan: Plan, kind: str, candidates: Iterable[Plan], budget: int = BUDGET) -> Plan:
+    """The last of candidates of rising price, each of which has to be worth the step from the one before."""
+    share = trial.losses(plan, budget).share
+    for candidate in candidates:
+        if share <= GOOD_ENOUGH:
+            break
+        found = trial.losses(candidate, budget).share
+        if _worth_it(share, found, kind):
             plan, share = candidate, found
-        elif found < share:
-            continue  # the next may gain enough
-    if tried:
-        found, _, candidate = min(tried)
-        return candidate if _worth_it(share, found, kind) else plan
     return plan
 
 
+def _best(trial: Trial, plan: Plan, kind: str, candidates: Iterable[Plan]) -> Plan:
+    """The candidate that loses least, the first of equals, if it is worth a change."""
+    share = trial.losses(plan).share
+    tried = [(trial.losses(candidate).share, candidate) for candidate in candidates]
+    found, candidate = min(tried, key=lambda pair: pair[0], default=(share, plan))
+    return candidate if _worth_it(share, found, kind) else plan
+
+
 def _worth_it(before: float, after: float, kind: str) -> bool:
-    return before - after >= max(LEAST_GAIN, PART_OF_LOSS[kind] * before)
+    return before - after >= max(LEAST_GAIN[kind], PART_OF_LOSS[kind] * before)
 
 
 # ------------------------------------------------------------------------------------------ candidates
@@ -213,88 +198,3 @@ def _grid_candidates(plan: Plan) -> Iterator[Plan]:
 def _size_candidates(config: Config, plan: Plan) -> Iterator[Plan]:
     if any(step.name in RESIZING for step in config.data.train.reader.transforms):
         yield from (replace(plan, enlarge=factor) for factor in SIZE_FACTORS)
-
-
-# --------------------------------------------------------------------------------------------- recipes
-
-
-def with_plan(config: Config, plan: Plan) -> Config:
-    """The recipe with a plan's settings."""
-    values = enlarged(config, plan.enlarge).model_dump(mode="json")
-    values["model"]["grid_head"]["grid_sizes"] = plan.grid_sizes
-    values["assign"]["size_ranges"] = plan.size_ranges
-    return Config.model_validate(values)
-
-
-def enlarged(config: Config, factor: float) -> Config:
-    """The recipe with larger pictures in all three readers."""
-    if factor == 1:
-        return config
-    values = config.model_dump(mode="json")
-    for split in ("train", "eval", "test"):
-        for step in values["data"][split]["reader"]["transforms"]:
-            if step["name"] not in RESIZING:
-                continue
-            args = step["args"]
-            args["target_size"] = _larger(args["target_size"], factor)
-            if args.get("min_scale") is not None:
-                args["min_scale"] *= factor
-    return Config.model_validate(values)
-
-
-def _larger(size: Any, factor: float) -> Any:
-    if isinstance(size, int):
-        return max(round(size * factor / SIZE_STEP) * SIZE_STEP, SIZE_STEP)
-    return [_larger(part, factor) for part in size]
-
-
-def recipe_text(config: Config, changed: Sequence[str]) -> str:
-    """YAML of the blocks that hold changed keys; lists of operators are whole, as a recipe's lists replace its base's."""
-    blocks: dict[str, Any] = {}
-    if "num_grids" in changed:
-        blocks["SOLOv2Head"] = {"num_grids": list(config.model.grid_head.grid_sizes)}
-    if "target_size" in changed:
-        for name, split in (("Train", config.data.train), ("Eval", config.data.eval), ("Test", config.data.test)):
-            blocks[f"{name}Reader"] = {"sample_transforms": _operators(config, split)}
-    blocks.setdefault("TrainReader", {})["batch_transforms"] = [
-        {"PadBatch": {"pad_to_stride": config.data.pad_stride}},
-        {
-            "Gt2Solov2Target": {
-                "num_grids": list(config.model.grid_head.grid_sizes),
-                "scale_ranges": [[_plain(end) for end in pair] for pair in config.assign.size_ranges],
-                "coord_sigma": config.assign.center_scale,
-            }
-        },
-    ]
-    lines = []
-    for block, keys in blocks.items():
-        lines.append(f"{block}:")
-        for key, value in keys.items():
-            if isinstance(value[0], dict):
-                lines += [f"  {key}:", *(f"    - {name}: {_inline(args)}" for [(name, args)] in map(dict.items, value))]
-            else:
-                lines.append(f"  {key}: {_inline(value)}")
-    return "\n".join(lines)
-
-
-def _operators(config: Config, split: SplitConfig) -> list[dict[str, Any]]:
-    normalize = config.data.normalize
-    return [
-        {"Decode": {}},
-        {"Poly2Mask": {}},
-        *({step.name: _arguments(step)} for step in split.reader.transforms),
-        {"NormalizeImage": {"mean": list(normalize.mean), "std": list(normalize.std), "is_scale": True}},
-        {"Permute": {}},
-    ]
-
-
-def _arguments(step: TransformConfig) -> dict[str, Any]:
-    return step.model_copy(update={"args": step.stated()}).model_dump(mode="json")["args"]  # type: ignore[no-any-return]
-
-
-def _plain(number: float) -> float | int:
-    return int(number) if number == int(number) else number
-
-
-def _inline(value: Any) -> str:
-    return yaml.safe_dump(value, default_flow_style=True, width=1000, sort_keys=False).strip().removesuffix("\n...")
