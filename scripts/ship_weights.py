@@ -12,7 +12,8 @@ from pathlib import Path
 
 from solov2.config import Config
 from solov2.config.own_data import without_paths
-from solov2.weights.files import SHIPPED, WEIGHTS_SUFFIX, read_weights, write_weights
+from solov2.weights.files import WEIGHTS_SUFFIX, read_weights, write_weights
+from solov2.weights.finding import SHIPPED
 
 
 def main(source: str, name: str, *about: str) -> None:

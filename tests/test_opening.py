@@ -97,6 +97,12 @@ def test_a_published_file_brings_recipe_classes_and_licence(
     assert len([record for record in caplog.records if "licence of these" in record.message]) == 1
 
 
+def test_the_licence_stays_with_a_published_file_whatever_its_recipe(r18_file: Path, tmp_path: Path) -> None:
+    written = convert(r18_file, tmp_path / "own.safetensors", solov2.load_config(R18))
+    assert written.weights.about["licence"].startswith("non-commercial")
+    assert read_weights(written.path).about == written.weights.about
+
+
 def test_a_file_with_another_name_is_recognised_by_its_tensors(
     r18_state: dict[str, Tensor], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -122,7 +128,7 @@ def test_class_names_of_the_file(tmp_path: Path) -> None:
 
 def test_of_a_network_that_nobody_published(tmp_path: Path) -> None:
     file = write_foreign(tmp_path / "own.pdparams", make_state(SMALL, 2), "paddledetection")
-    with pytest.raises(WeightsError, match=r"network of none of solov2_r50_fpn_1x_coco.*give its recipe with -c"):
+    with pytest.raises(WeightsError, match=r"of none of solov2_r50_fpn_1x_coco.*; convert it with its own recipe: "):
         open_weights(file)
     opened = open_weights(file, solov2.load_config(SMALL, ["num_classes=2"]))
     assert opened.network.grid_head.category_output.out_channels == 2
@@ -183,11 +189,13 @@ def test_convert(tmp_path: Path, capsys: Capture) -> None:
     [
         (["own.pdparams", "own.pth"], "expected a name that ends in .safetensors"),
         (["nothing", "own.safetensors"], "'nothing' is neither a file nor the name of a model"),
-        (["own.pdparams", "own.safetensors"], "give its recipe with -c"),
+        (["own.pdparams", "own.safetensors"], "solov2 convert own.pdparams NEW.safetensors -c RECIPE"),
         (["own.pdparams", "own.safetensors", "-o", "num_classes=2"], "overrides change a recipe"),
-        (["own.pdparams", "o.safetensors", "-c", str(SMALL), "--classes", "1.txt", "-o", "num_classes=2"], "1 are"),
+        (["own.pdparams", "o.safetensors", "-c", str(SMALL), "--classes", "1.txt", "-o", "num_classes=2"], "1 is"),
         (["own.pdparams", "o.safetensors", "-c", str(SMALL), "--classes", "0.txt"], "names 0 classes"),
-        (["own.pdparams", "o.safetensors", "-c", str(SMALL), "--classes", "none.json"], "cannot be read as classes"),
+        (["own.pdparams", "o.safetensors", "-c", str(SMALL), "--classes", "none.json"], "none.json: no such file"),
+        (["own.pdparams", "o.safetensors", "-c", str(SMALL), "--classes", "names.json"], "no json with 'categories'"),
+        (["own.pdparams", "1.txt/o.safetensors", "-c", str(SMALL)], "1.txt is a file, not a folder); make room"),
         (["names.json", "o.safetensors"], "not a weights file"),
     ],
 )  # fmt: skip
@@ -282,6 +290,40 @@ def test_a_name_is_downloaded_and_converted_once(
     assert open_weights("SOLOv2_LIGHT_448_R18_3x").path == place
 
 
+def test_two_processes_that_convert_the_same_model(published: LocalServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetch = download.fetch
+
+    def slower_than_another(url: str) -> Path:
+        source = fetch(url)
+        with monkeypatch.context() as patch:
+            patch.setattr("solov2.opening.fetch", fetch)
+            open_zoo(R18)
+        return source
+
+    monkeypatch.setattr("solov2.opening.fetch", slower_than_another)
+    assert open_zoo(R18) == model_place(R18)
+    assert read_weights(model_place(R18)).about["source"].startswith("SOLOv2_LIGHT_448_R18_3x.pth")
+
+
+@pytest.mark.parametrize("published_file", ["here", "gone"])
+@pytest.mark.parametrize("state", ["of another version", "damaged"])
+def test_a_converted_model_that_does_not_serve(published: LocalServer, state: str, published_file: str) -> None:
+    place = open_zoo(R18)
+    if state == "damaged":
+        place.write_bytes(place.read_bytes()[:-100])
+    else:
+        content = place.read_bytes()
+        assert content.count(solov2.__version__.encode()) == 1
+        place.write_bytes(content.replace(solov2.__version__.encode(), b"9" * len(solov2.__version__)))
+    spoilt = place.read_bytes()
+    if published_file == "gone":
+        next(download_place(entry.url) for entry in zoo.ZOO if entry.name == R18).unlink()
+    assert open_zoo(R18) == place
+    kept = (state, published_file) == ("of another version", "gone")
+    assert (place.read_bytes() == spoilt) == kept
+    assert len(published.asked) == 1 + ((state, published_file) == ("damaged", "gone"))
+
+
 def test_weights_by_name_into_a_model(published: LocalServer) -> None:
     model = solov2.build_model(solov2.load_config(R18))
     solov2.load_weights(model, R18)
@@ -313,7 +355,8 @@ def test_trouble_leaves_one_line_and_nothing_else(
         entries = tuple(dataclasses.replace(e, url="http://127.0.0.1:9/x.pth") if e.name == R18 else e for e in zoo.ZOO)
         monkeypatch.setattr(zoo, "ZOO", entries)
     elif trouble == "another file":
-        download.fetch(url)
+        open_zoo(R18)
+        model_place(R18).unlink()
         place.write_bytes(body[:-1] + b"x")
     elif trouble == "other weights":
         published.set(path, [send(Path(write_foreign(Path("b.pth"), make_state(R18, 2), "solo")).read_bytes())])
@@ -328,7 +371,7 @@ def test_trouble_leaves_one_line_and_nothing_else(
         "missing": "404",
         "gone": "save it as",
         "another file": "SHA-256",
-        "other weights": "is for 2 classes, the model for 80",
+        "other weights": f"is not the published {R18} (is for 2 classes, the model for 80; ",
         "full disk": "No space left on device",
     }
     assert main(["predict", "-m", R18, str(save()), "--device", "cpu"]) == 2
@@ -338,7 +381,7 @@ def test_trouble_leaves_one_line_and_nothing_else(
     assert not model_place(R18).exists()
     home = Path("home").resolve()
     names = {file.name for file in home.rglob("*") if file.is_file()}
-    kept = {place.name, f"{place.name}.sha256.json"} if trouble in ("another file", "other weights") else set()
+    kept = {place.name, f"{place.name}.sha256.json"} if trouble == "another file" else set()
     assert names == kept
 
 

@@ -7,7 +7,8 @@ from safetensors import safe_open
 
 import solov2
 from solov2.data.image import read_image
-from solov2.weights.files import SHIPPED, read_weights
+from solov2.weights.files import read_weights
+from solov2.weights.finding import SHIPPED
 
 FILES = sorted(SHIPPED.glob("*.safetensors"))
 MODEL = SHIPPED / "solov2_nano_nuclei.safetensors"

@@ -15,23 +15,31 @@ from pathlib import Path
 import torch
 from pydantic import ValidationError
 
-from solov2.build import build_model
+from solov2.build import build_model, source_paths
 from solov2.config import Config, load_config
 from solov2.config.load import recipe_folder
 from solov2.config.own_data import with_class_count, without_paths
 from solov2.errors import WeightsError
 from solov2.model.solov2 import SOLOv2
 from solov2.structures import Category
-from solov2.weights.cache import model_place
+from solov2.version import __version__
+from solov2.weights.cache import HOME_VARIABLE, download_place, model_place
+from solov2.weights.class_names import find_classes
 from solov2.weights.coco_classes import COCO_CATEGORIES
 from solov2.weights.download import fetch, tell_licence
-from solov2.weights.files import WEIGHTS_SUFFIX, WeightsFile, find_file, find_weights, write_weights
+from solov2.weights.files import WEIGHTS_SUFFIX, WeightsFile, counted, version_of, write_weights
+from solov2.weights.finding import find_file, find_weights, why_not_written
 from solov2.weights.foreign import ForeignWeights, read_any
-from solov2.weights.importing import CATEGORY_LAYER, fits, shapes_of
+from solov2.weights.importing import CATEGORY_LAYER, Comparison, compare, shapes_of
 from solov2.weights.load import load_into, load_state
+from solov2.weights.names import OWNERS
+from solov2.weights.trial import on_trial, passed
 from solov2.weights.zoo import ZooEntry, find_entry, published_with, zoo_entry
 
 logger = logging.getLogger(__name__)
+
+NEARLY = 0.1
+"""Share of a network's tensors in which a file may differ and still be worth comparing with it."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +49,7 @@ class OpenedWeights:
     Attributes:
         network: on the CPU, in training mode, holding the weights.
         config: its recipe, of as many classes as the weights have.
-        weights: tensors, classes, threshold and texts; the tensors are the network's.
+        weights: tensors, classes, threshold and texts; the tensors hold the network's numbers.
         path: of the file.
     """
 
@@ -52,7 +60,11 @@ class OpenedWeights:
 
 
 def open_weights(
-    name_or_path: str | Path, config: Config | None = None, *, adapt_classes: bool = True
+    name_or_path: str | Path,
+    config: Config | None = None,
+    *,
+    adapt_classes: bool = True,
+    categories: Sequence[Category] = (),
 ) -> OpenedWeights:
     """Opens a model: a file of any kind, or a name of the zoo, which is downloaded the first time.
 
@@ -60,21 +72,33 @@ def open_weights(
         name_or_path: a file, also without its suffix; or a name. A file wins over a name.
         config: the recipe to use instead of the file's own or the zoo's.
         adapt_classes: give the recipe as many classes as the file names.
+        categories: the classes by label, instead of those that the file names. Without either they are those of
+            an annotation file that the given recipe names, or COCO's, if there are as many.
 
     Raises:
         WeightsError: if it cannot be had or read, does not fit its recipe, or fits no recipe of the zoo.
     """
     path = _locate(name_or_path)
-    weights = read_any(path)
+    with on_trial(path):
+        weights = read_any(path)
     if isinstance(weights, ForeignWeights):
-        return _open_foreign(weights, path, config)
+        opened = _open_foreign(weights, path, config)
+    else:
+        opened = _open_own(weights, path, config, adapt_classes=adapt_classes)
+    passed(path)
+    named = tuple(categories) or opened.weights.categories or _unnamed_classes(opened, config)
+    return replace(opened, weights=replace(opened.weights, categories=named))
+
+
+def _open_own(weights: WeightsFile, path: Path, config: Config | None, *, adapt_classes: bool) -> OpenedWeights:
     if weights.about.get("url"):
         tell_licence(weights.about["url"])
     own = config_of(weights, path) if config is None else config
     named = len(weights.categories)
     if named and (width := _count_classes(weights.state, path)) != named:
         raise WeightsError(
-            f"{path}: names {named} classes, but its head has {width}; the file is damaged or was put together by hand"
+            f"{path}: names {counted(named, 'class')}, but its head has {width}; the file is damaged or was put "
+            "together by hand"
         )
     if named and config is not None and adapt_classes:
         own = with_class_count(config, named)
@@ -83,20 +107,41 @@ def open_weights(
     return OpenedWeights(network, own, weights, path)
 
 
+def _unnamed_classes(opened: OpenedWeights, config: Config | None) -> tuple[Category, ...]:
+    path, count = opened.path, opened.config.model.num_classes
+    data = None if config is None else config.data
+    splits = () if data is None else (data.test, data.eval, data.train)
+    named = [source_paths(split)[0] for split in splits if split.source.anno_path is not None]
+    categories, source = find_classes(named, count)
+    if source is not None:
+        logger.info("%s: does not name its %s: taken from %s", path, counted(count, "class"), source)
+        return categories
+    if count == len(COCO_CATEGORIES):
+        logger.info("%s: does not name its %d classes: taken for COCO's", path, count)
+        return COCO_CATEGORIES
+    logger.info(
+        "%s: does not name its %s, and no annotation file of a recipe does: they are called class 0 and so on; "
+        "solov2 convert --classes gives them names",
+        path,
+        counted(count, "class"),
+    )
+    return ()
+
+
 def _locate(name_or_path: str | Path) -> Path:
     """The file; of a model of the zoo the converted one."""
     file = find_file(name_or_path)
     if file is not None:
         return file
     entry = find_entry(str(name_or_path))
-    return find_weights(name_or_path) if entry is None else open_zoo(entry.name)
+    return find_weights(name_or_path, models_only=True) if entry is None else open_zoo(entry.name)
 
 
 def open_zoo(name: str) -> Path:
     """The file of a model of the zoo, downloaded and converted the first time.
 
     Args:
-        name: of an entry, an alias, or the published file's name without its suffix.
+        name: of an entry, an alias, or the published file's name, also without its suffix.
 
     Raises:
         WeightsError: if there is no such model, or it cannot be had or does not fit its recipe.
@@ -105,11 +150,18 @@ def open_zoo(name: str) -> Path:
     if entry.shipped:
         return find_weights(entry.name)
     place = model_place(entry.name)
-    if place.is_file():
+    version = version_of(place) if place.is_file() else None
+    # Another version may have had another recipe; without the published file that has to do.
+    if version == __version__ or (version is not None and not download_place(entry.url).is_file()):
         tell_licence(entry.url)
     else:
         source = fetch(entry.url)
-        convert(source, place, _shipped_recipe(entry.recipe), about=_about(entry))
+        with on_trial(source):
+            opened = open_weights(source, _shipped_recipe(entry.recipe))
+        try:
+            _write(opened, place, about=_about(entry))  # over that of another process, which may have been faster
+        except WeightsError as error:
+            raise WeightsError(f"{error}; {HOME_VARIABLE} names another folder to keep models in") from None
     return place
 
 
@@ -141,20 +193,25 @@ def convert(
         WeightsError: as :func:`open_weights`; or if the destination is another kind of file, is there
             already, or the classes are not as many as the head's.
     """
+    if reason := why_not_written(destination):
+        raise WeightsError(f"{destination}: cannot be written ({reason}); make room, or choose another place")
     if destination.suffix != WEIGHTS_SUFFIX:
         raise WeightsError(f"{destination}: expected a name that ends in {WEIGHTS_SUFFIX}")
     if destination.exists() and not overwrite:
         raise WeightsError(f"{destination}: is there already; give another name, or --force to replace it")
-    opened = open_weights(source, config)
-    count = opened.config.model.num_classes
-    if categories and len(categories) != count:
-        raise WeightsError(f"{opened.path}: its head has {count} classes, {len(categories)} are given: make them agree")
-    weights = replace(
-        opened.weights,
-        config=without_paths(opened.config).model_dump(mode="json"),
-        categories=tuple(categories) or opened.weights.categories,
-        about=opened.weights.about if about is None else about,
-    )
+    opened = open_weights(source, config, categories=categories)
+    count, given = opened.config.model.num_classes, len(categories)
+    if given not in (0, count):
+        raise WeightsError(
+            f"{opened.path}: its head has {counted(count, 'class')}, {given} {'is' if given == 1 else 'are'} given: "
+            "make them agree"
+        )
+    return _write(opened, destination, about=opened.weights.about if about is None else about, half=half)
+
+
+def _write(opened: OpenedWeights, destination: Path, *, about: Mapping[str, str], half: bool = False) -> OpenedWeights:
+    config = without_paths(opened.config).model_dump(mode="json")
+    weights = replace(opened.weights, config=config, about=about)
     write_weights(destination, weights, half=half)
     return replace(opened, weights=weights, path=destination)
 
@@ -184,39 +241,71 @@ def config_of(weights: WeightsFile, path: Path) -> Config:
 
 
 def _open_foreign(foreign: ForeignWeights, path: Path, config: Config | None) -> OpenedWeights:
-    entry = None
+    count = _count_foreign(foreign, path)
     if config is None:
-        entry, config = _find_recipe(foreign, path)
-        logger.info("%s: has the network of %s", path, entry.recipe)
+        found, config = _find_recipe(foreign, path, count)
+        logger.info("%s: has the network of %s", path, found.recipe)
     network = build_model(config)
-    weights = load_into(network, foreign, path)
-    categories = weights.categories
-    if not categories and config.model.num_classes == len(COCO_CATEGORIES):
-        logger.info("%s: does not name its %d classes: taken for COCO's", path, len(COCO_CATEGORIES))
-        categories = COCO_CATEGORIES
-    is_published = entry is not None and path.stem == Path(entry.file_name).stem
-    about = _about(entry) if entry is not None and is_published else {}
-    return OpenedWeights(network, config, replace(weights, categories=categories, about=about), path)
+    try:
+        weights = load_into(network, foreign, path)
+    except WeightsError as error:
+        raise WeightsError(f"{error}{_other_recipe(foreign, path, config, count)}") from None
+    entry = next(
+        (entry for entry in published_with(foreign.framework) if Path(entry.file_name).stem == path.stem), None
+    )
+    about = {} if entry is None else _about(entry)
+    return OpenedWeights(network, config, replace(weights, about=about), path)
 
 
-def _find_recipe(foreign: ForeignWeights, path: Path) -> tuple[ZooEntry, Config]:
-    """The recipe of the zoo whose network has exactly these tensors; of several that of the file's name."""
-    entries, count = published_with(foreign.framework, path.stem), foreign.count_classes()
+def _count_foreign(foreign: ForeignWeights, path: Path) -> int:
+    count = foreign.count_classes()
+    if count is None and foreign.whole:
+        raise WeightsError(
+            f"{path}: has {OWNERS[foreign.framework]} names, but no SOLOv2 head; expected weights of a SOLOv2 model"
+        )
     if count is None:
         raise WeightsError(
             f"{path}: holds a backbone to start training from, not a whole model; "
             f"use it as pretrain_weights: -o pretrain_weights={path}"
         )
+    return count
+
+
+def _find_recipe(foreign: ForeignWeights, path: Path, count: int) -> tuple[ZooEntry, Config]:
+    """The recipe of the zoo whose network has exactly these tensors; of several that of the file's name."""
+    entries = published_with(foreign.framework, path.stem)
+    nearest: tuple[ZooEntry, Comparison] | None = None
     for entry in entries:
         config = with_class_count(_shipped_recipe(entry.recipe), count)
-        with torch.device("meta"):
-            shapes = shapes_of(build_model(config))
-        if fits(shapes, foreign):
+        found = _compare(config, foreign)
+        if not found.count:
             return entry, config
+        if nearest is None or found.count < nearest[1].count:
+            nearest = entry, found
+    hint = ""
+    if nearest is not None and nearest[1].count <= NEARLY * len(foreign.tensors):
+        hint = f"; nearest is {nearest[0].recipe}: {nearest[1]}"
     raise WeightsError(
-        f"{path}: has the names of {foreign.framework}, but is the network of none of "
-        f"{', '.join(entry.recipe for entry in entries)}; give its recipe with -c"
+        f"{path}: has {OWNERS[foreign.framework]} names, but is the network of none of "
+        f"{', '.join(entry.recipe for entry in entries)}{hint}; "
+        f"convert it with its own recipe: solov2 convert {path} NEW{WEIGHTS_SUFFIX} -c RECIPE"
     )
+
+
+def _compare(config: Config, foreign: ForeignWeights) -> Comparison:
+    with torch.device("meta"):
+        return compare(shapes_of(build_model(config)), foreign)
+
+
+def _other_recipe(foreign: ForeignWeights, path: Path, config: Config, count: int) -> str:
+    """What to say where weights do not fit the recipe given but are the network of another."""
+    if not _compare(with_class_count(config, count), foreign).count:
+        return ""
+    try:
+        entry, _ = _find_recipe(foreign, path, count)
+    except WeightsError:
+        return ""
+    return f"; they have the network of {entry.recipe}"
 
 
 def _shipped_recipe(name: str) -> Config:

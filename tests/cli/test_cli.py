@@ -118,6 +118,46 @@ def test_json_without_an_instance(tiny_weights: Path, save: Save, tmp_path: Path
     assert "0 instances" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["-o", "three.txt"], "three.txt: cannot be written (three.txt is a file, not a folder); make room, or choose"),
+        (["-o", "three.txt/deep"], "three.txt is a file, not a folder); make room"),
+        (["--json", "three.txt/found.json"], "three.txt is a file, not a folder); make room, or choose another place"),
+        (["--json", "folder"], "folder: cannot be written (it is a folder); make room, or choose another place"),
+    ],
+)
+def test_places_that_cannot_be_written(
+    save: Save, tmp_path: Path, capsys: Capture, words: list[str], message: str
+) -> None:
+    """Told before the model is loaded, and nothing is made."""
+    picture = save()
+    (tmp_path / "three.txt").touch()
+    (tmp_path / "folder").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    assert main(["predict", str(picture), "-m", "never_looked_for", *words]) == 2
+    check_one_error_line(capsys, message)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_disk_that_is_full_at_the_end(
+    tiny_weights: Path, save: Save, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", str(tmp_path / ".found.json.abc"))
+
+    monkeypatch.setattr("solov2.formats.write_json", full)
+    assert predict(tiny_weights, save(), "--json", tmp_path / "found.json") == 2
+    check_one_error_line(capsys, f"{tmp_path / 'found.json'}: cannot be written (No space left on device); make room")
+
+
+def test_infer_looks_at_its_folder_first(recipe: Path, save: Save, tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "three.txt").touch()
+    words = ["infer", "-c", str(recipe), "-w", "never_looked_for", "--infer_img", str(save())]
+    assert main([*words, "--output_dir", "three.txt"]) == 2
+    check_one_error_line(capsys, "three.txt: cannot be written (three.txt is a file, not a folder)")
+
+
 def test_an_overlay_never_replaces_an_input(tiny_weights: Path, save: Save, tmp_path: Path) -> None:
     first, second = save("a.png", seed=1), save("a_2.png", seed=2)
     before = first.read_bytes(), second.read_bytes()

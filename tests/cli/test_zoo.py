@@ -13,7 +13,7 @@ import pytest
 
 from solov2.cli import main
 from solov2.errors import WeightsError
-from solov2.weights.cache import download_place, model_place, record_place
+from solov2.weights.cache import download_place, model_place, record_place, remember, verify
 from solov2.weights.zoo import ZOO, zoo_entry
 
 Capture = pytest.CaptureFixture[str]
@@ -108,8 +108,12 @@ def test_a_narrow_terminal_gets_paragraphs(capsys: Capture, monkeypatch: pytest.
 def test_what_is_here(capsys: Capture) -> None:
     put(download_place(zoo_entry(R50).url), b"as published")
     put(model_place(ENHANCE), b"converted")
+    cut = put(download_place(zoo_entry("adelaidet_R50_3x").url), b"as published")
+    remember(cut, verify(cut))
+    cut.write_bytes(b"as publ")
     states = {line.split()[0]: line.split()[-1] for line in printed(capsys).splitlines()[1:]}
     assert states.pop(R50) == "downloaded"
+    assert states.pop("adelaidet_R50_3x") == "damaged"
     assert states.pop(ENHANCE) == "ready"
     assert states.pop("solov2_nano_nuclei") == "shipped"
     assert set(states.values()) == {"no"}
@@ -199,6 +203,10 @@ def test_one_that_fails_does_not_stop_the_others(capsys: Capture, opened: list[s
     assert opened == [ENHANCE, R50]  # the shipped one is not converted
 
 
+def test_nothing_could_be_downloaded(capsys: Capture, opened: list[str]) -> None:
+    assert "no connection" in one_error_line(capsys, "download", ENHANCE, code=2)
+
+
 def test_json_of_downloads(capsys: Capture, opened: list[str]) -> None:
     assert json.loads(printed(capsys, "download", R50, "--json")) == [{"name": R50, "model": str(model_place(R50))}]
 
@@ -206,7 +214,9 @@ def test_json_of_downloads(capsys: Capture, opened: list[str]) -> None:
 def test_verify(capsys: Capture, home: Path) -> None:
     assert printed(capsys, "verify") == f"nothing downloaded in {home}\n"
     place = put(download_place(zoo_entry(R50).url), b"first")
-    assert printed(capsys, "verify").startswith(f"{place}: remembered from now on, SHA-256 a7937b64b8ca")
+    assert printed(capsys, "verify").startswith(f"{place}: not used yet, SHA-256 a7937b64b8ca")
+    assert not record_place(place).exists()  # what was never used may be the wrong file
+    remember(place, verify(place))
     assert printed(capsys, "verify").startswith(f"{place}: unchanged, SHA-256 a7937b64b8ca")
     put(place, b"other")
     other = put(download_place(zoo_entry(ENHANCE).url), b"fine")
@@ -214,7 +224,7 @@ def test_verify(capsys: Capture, home: Path) -> None:
     out, err = capsys.readouterr()
     assert err.startswith(f"solov2: error: {place}: the file was changed: its SHA-256 is ")
     assert len(err.splitlines()) == 1
-    assert out.startswith(f"{other}: remembered from now on")
+    assert out.startswith(f"{other}: not used yet")
 
 
 def test_json_of_verify(capsys: Capture) -> None:

@@ -11,8 +11,10 @@ from solov2.weights.cache import (
     download_place,
     downloads,
     full_address,
+    is_cut_short,
     model_place,
     record_place,
+    remember,
     remembered,
     shown,
     verify,
@@ -129,15 +131,19 @@ def test_secrets_are_not_shown() -> None:
     assert shown("https://user:secret@a.example:1/x.pth?token=secret#y") == "https://a.example:1/x.pth"
 
 
-def test_the_first_use_is_remembered(home: Path) -> None:
+def test_what_is_remembered(home: Path) -> None:
     place = download_place("https://a.example/x.pth")
     place.parent.mkdir(parents=True)
     place.write_bytes(b"by hand")
-    assert remembered(place) is None
+    assert verify(place) == sha256(b"by hand")
+    assert remembered(place) is None  # to look at a file is not to have used it
+    assert not is_cut_short(place)
+    remember(place, verify(place))
     assert verify(place) == sha256(b"by hand") == remembered(place)
     assert json.loads(record_place(place).read_text()) == {"sha256": sha256(b"by hand"), "bytes": 7}
     assert verify(place) == sha256(b"by hand")
     assert downloads() == [place]  # neither the record nor what is hidden
+    assert not is_cut_short(place)
     (place.parent / ".x.pth.abc").write_bytes(b"unfinished")
     assert downloads() == [place]
 
@@ -146,7 +152,7 @@ def test_a_changed_file_is_refused(home: Path) -> None:
     place = home / "x.pth"
     home.mkdir()
     place.write_bytes(b"first")
-    verify(place)
+    remember(place, sha256(b"first"))
     place.write_bytes(b"other")
     with pytest.raises(WeightsError) as caught:
         verify(place)
@@ -185,5 +191,5 @@ def test_a_record_that_cannot_be_written(
 
     monkeypatch.setattr("solov2.weights.cache.write_atomically", refuse)
     with caplog.at_level(logging.WARNING):
-        assert verify(place) == sha256(b"x")
+        remember(place, sha256(b"x"))
     assert caplog.messages == [f"{place}: its SHA-256 cannot be remembered (Permission denied)"]

@@ -17,8 +17,9 @@ import requests
 
 from solov2.errors import WeightsError
 from solov2.weights import cache, download, zoo
-from solov2.weights.cache import download_place, record_place
-from solov2.weights.download import fetch, tell_licence
+from solov2.weights.cache import download_place, record_place, remembered
+from solov2.weights.download import tell_licence
+from solov2.weights.trial import on_trial, passed
 from tests.weights.local_server import LocalServer, local_server, send, send_part, send_status, send_unmeasured
 
 BODY = bytes(range(256)) * 4096  # 1 MiB: several chunks
@@ -40,6 +41,13 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def server() -> Iterator[LocalServer]:
     with local_server() as running:
         yield running
+
+
+def fetch(url: str, **options: bool) -> Path:
+    """Fetched and used, so that it is remembered."""
+    place = download.fetch(url, **options)
+    passed(place)
+    return place
 
 
 def sha256(body: bytes) -> str:
@@ -234,7 +242,7 @@ def test_nobody_listens(home: Path) -> None:
     url = f"http://127.0.0.1:{port}/x.pth"
     message = refused(url)
     assert "no connection to the server; check address and network" in message
-    assert message.endswith(f"save it as {download_place(url)}")
+    assert message.endswith(f"save it as {download_place(url)}, or give the file's path with -m or -w")
     assert files_in(home) == []
 
 
@@ -383,14 +391,18 @@ def test_two_at_once(server: LocalServer, home: Path) -> None:
     assert files_in(home) == [place, record_place(place)]
 
 
-def test_the_slower_of_two_gets_other_bytes(server: LocalServer, home: Path) -> None:
+@pytest.mark.parametrize("used", [True, False])
+def test_the_slower_of_two_gets_other_bytes(server: LocalServer, home: Path, used: bool) -> None:
     """The server's file changes while two download it: the first whole one counts."""
     url = f"{server.address}{PATH}"
     place = download_place(url)
 
     def answer(handler: Any) -> None:
         if len(server.asked) == 1:
-            fetch(url)  # another process, from its start to its end
+            if used:
+                fetch(url)  # another process, from its start to its end
+            else:
+                download.fetch(url)
             send(BODY[::-1])(handler)
         else:
             send(BODY)(handler)
@@ -398,7 +410,62 @@ def test_the_slower_of_two_gets_other_bytes(server: LocalServer, home: Path) -> 
     server.set(PATH, [answer])
     assert "the server sends another file than at first" in refused(url)
     assert place.read_bytes() == BODY
-    assert files_in(home) == [place, record_place(place)]
+    assert files_in(home) == [place, *([record_place(place)] if used else [])]
+
+
+# ------------------------------------------------------------------------------------------- on trial
+
+
+def fails(place: Path) -> str:
+    """The message about a file that cannot be read."""
+    with pytest.raises(WeightsError) as caught, on_trial(place):
+        raise WeightsError(f"{place}: damaged; get it again")
+    return str(caught.value)
+
+
+def test_only_what_has_served_is_remembered(server: LocalServer) -> None:
+    place = download.fetch(server.set(PATH, [send(BODY)]))
+    with on_trial(place):
+        assert remembered(place) is None
+    passed(place)
+    assert remembered(place) == sha256(BODY)
+    assert fails(place) == f"{place}: damaged; get it again"  # it has served: something else is wrong
+    assert place.is_file()
+
+
+def test_a_download_that_is_no_use_is_dropped(server: LocalServer, home: Path) -> None:
+    url = server.set(PATH, [send(b"<html>"), send(BODY)])
+    place = download.fetch(url)
+    assert fails(place) == (
+        f"{url}: what the server sent cannot be used: damaged; get it again; it is not kept; see whether the address "
+        f"is right, or download it by hand and save it as {place}"
+    )
+    assert files_in(home) == []
+    assert fetch(url).read_bytes() == BODY
+
+
+def test_a_file_saved_by_hand_that_is_no_use_stays(server: LocalServer) -> None:
+    url = f"{server.address}{PATH}"
+    place = download_place(url)
+    place.parent.mkdir(parents=True)
+    place.write_bytes(b"<html>")
+    assert download.fetch(url) == place
+    assert fails(place) == f"{place}: damaged; get it again; save the right file of {url} here"
+    assert place.read_bytes() == b"<html>"
+    assert not record_place(place).exists()
+    place.write_bytes(b"the right one")
+    assert fetch(url) == place
+    assert remembered(place) == sha256(b"the right one")
+
+
+def test_an_interruption_decides_nothing(server: LocalServer) -> None:
+    place = download.fetch(server.set(PATH, [send(BODY)]))
+    with pytest.raises(KeyboardInterrupt), on_trial(place):
+        raise KeyboardInterrupt
+    assert place.is_file()
+    assert remembered(place) is None
+    passed(place)
+    assert remembered(place) == sha256(BODY)
 
 
 # --------------------------------------------------------------------------------------- the licence

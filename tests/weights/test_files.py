@@ -17,9 +17,8 @@ from solov2.weights.files import (
     FORMAT_VERSION,
     METADATA_KEY,
     WeightsFile,
-    find_weights,
+    counted,
     read_weights,
-    shipped_names,
     version_of,
     write_weights,
 )
@@ -153,6 +152,9 @@ def write_truncated(path: Path) -> None:
         (metadata_of(categories=[{"id": 1}]), "its metadata is damaged (KeyError('name'))"),
         (metadata_of(format_version="new"), "its metadata is damaged (TypeError("),
         (metadata_of(score_threshold="high"), "its metadata is damaged (TypeError("),
+        (metadata_of(score_threshold=1.5), "its score threshold is 1.5; expected a score in 0..1; write the file anew"),
+        (metadata_of(score_threshold=-0.1), "its score threshold is -0.1; expected"),
+        (metadata_of(score_threshold=float("nan")), "its score threshold is nan; expected"),
         (metadata_of(config=[1]), "its metadata is damaged (AttributeError("),
         (metadata_of(about=None), "its metadata is damaged (AttributeError("),
         (
@@ -267,6 +269,11 @@ def test_checkpoint_of_a_newer_version(tmp_path: Path) -> None:
         read_weights(tmp_path / "a.ckpt")
 
 
+def test_counted() -> None:
+    assert [counted(number, "tensor") for number in (0, 1, 2)] == ["0 tensors", "1 tensor", "2 tensors"]
+    assert [counted(number, "class") for number in (1, 2)] == ["1 class", "2 classes"]
+
+
 def test_version_of(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     write_weights(path, example())
@@ -276,54 +283,3 @@ def test_version_of(tmp_path: Path) -> None:
     for write in (write_foreign, write_plain, write_broken_metadata, write_list_metadata):
         write(path)
         assert version_of(path) is None
-
-
-def test_find_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    path = tmp_path / "model.safetensors"
-    write_weights(path, example())
-    assert find_weights(path) == path
-    assert find_weights("model").resolve() == path  # without its suffix
-    assert find_weights(str(tmp_path / "model")) == path
-    assert find_weights("shufflenetv2_1.0x") == files.SHIPPED / "shufflenetv2_1.0x.safetensors"
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert find_weights("~/model.safetensors") == path
-
-
-def test_paths_without_their_suffix(tmp_path: Path) -> None:
-    # The last written is the first to be found.
-    for suffix in (".pkl", ".pth", ".pdparams", ".ckpt", ".safetensors"):
-        (tmp_path / f"model.v2{suffix}").touch()
-        assert find_weights(tmp_path / "model.v2") == tmp_path / f"model.v2{suffix}"
-    (tmp_path / "model.v2").touch()
-    assert find_weights(tmp_path / "model.v2") == tmp_path / "model.v2"
-
-
-@pytest.mark.parametrize("name", ["a" * 5000, "a\0b", "~nobody_at_all/a"])
-def test_names_that_no_file_can_have(name: str) -> None:
-    with pytest.raises(WeightsError, match="is neither a file nor the name"):
-        find_weights(name)
-
-
-def test_a_file_wins_over_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    write_weights(tmp_path / "shufflenetv2_1.0x.safetensors", example())
-    assert find_weights("shufflenetv2_1.0x").resolve() == tmp_path / "shufflenetv2_1.0x.safetensors"
-
-
-@pytest.mark.parametrize("name", ["nothing_like_it", "", ".", "a/b.ckpt"])
-def test_unknown_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(WeightsError) as error:
-        find_weights(name)
-    assert str(error.value).startswith(f"{name!r} is neither a file nor the name of a model; ")
-    for shipped in shipped_names():
-        assert shipped in str(error.value)
-
-
-def test_an_alias_leads_to_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(files, "SHIPPED", tmp_path / "shipped")
-    write_weights(tmp_path / "shipped" / "solov2_nano_nuclei.safetensors", example())
-    assert find_weights("nuclei") == find_weights("solov2_nano_nuclei")
-    assert shipped_names() == ["nuclei", "solov2_nano_nuclei"]

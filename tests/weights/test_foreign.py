@@ -289,6 +289,55 @@ def test_safetensors(tmp_path: Path) -> None:
     check(foreign(tmp_path / "theirs.safetensors"), "solo", tensors(AUTHORS_HEAD))
 
 
+@BOTH
+def test_a_wrong_ending_does_not_matter(tmp_path: Path, legacy: bool) -> None:
+    state = tensors(AUTHORS_HEAD)
+    check(foreign(write_torch(tmp_path / "a.safetensors", authors_checkpoint(state), legacy=legacy)), "solo", state)
+    check(
+        foreign(write_pickle(tmp_path / "b.safetensors", arrays(PADDLE_HEAD))), "paddledetection", tensors(PADDLE_HEAD)
+    )
+    for name in ("a.pth", "a.ckpt", "a.pdparams", "a"):
+        save_file(state, tmp_path / name)
+        check(foreign(tmp_path / name), "solo", state)
+        write_weights(tmp_path / "own.safetensors", WeightsFile(tensors(OUR_HEAD)))
+        (tmp_path / "own.safetensors").rename(tmp_path / name)
+        assert isinstance(read_any(tmp_path / name), WeightsFile)
+
+
+class Network(torch.nn.Module):
+    """Stands for a model that somebody saves whole."""
+
+
+@BOTH
+def test_a_whole_model_is_no_state(tmp_path: Path, legacy: bool) -> None:
+    path = write_torch(tmp_path / "a.pth", torch.nn.Linear(2, 3), legacy=legacy)
+    with pytest.raises(WeightsError) as error:
+        read_any(path)
+    assert str(error.value) == (
+        f"{path}: holds a torch.nn.modules.linear.Linear; expected tensors by name; of a whole model save "
+        "model.state_dict() instead"
+    )
+    with pytest.raises(
+        WeightsError, match=r"Network', which no .* this file; if it is a model of your own, save model\."
+    ):
+        read_any(write_torch(tmp_path / "b.pth", Network(), legacy=legacy))
+
+
+def test_a_kind_that_cannot_be_shown(tmp_path: Path) -> None:
+    name = b"\x8c\x08torch.nn\x8c\x05a\n\x1b[2\x93"  # STACK_GLOBAL takes any text for a name
+    (tmp_path / "a.pkl").write_bytes(b"\x80\x04" + name + b")R.")
+    with pytest.raises(WeightsError) as error:
+        read_any(tmp_path / "a.pkl")
+    assert str(error.value).startswith(f"{tmp_path / 'a.pkl'}: holds an object without a readable name; expected")
+    assert "\n" not in str(error.value)
+
+
+def test_a_value_that_was_not_read_is_named(tmp_path: Path) -> None:
+    content = {"bbox_head.solo_cate.bias": torch.ones(3), "more": torch.nn.Linear(2, 3)}
+    with pytest.raises(WeightsError, match=r"'more' is a torch\.nn\.modules\.linear\.Linear; expected an array"):
+        read_any(write_torch(tmp_path / "a.pth", {"state_dict": content}))
+
+
 class Payload:
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -315,7 +364,7 @@ def torched(content: Any) -> Callable[[Path], None]:
 
 
 NO_WEIGHTS = "not a weights file; expected .safetensors or .ckpt of this package, .pdparams of PaddleDetection, .pth of"
-UNKNOWN = "holds 1 tensors with names of no known framework (a); expected a SOLOv2 or a ResNet of"
+UNKNOWN = "holds 1 tensor with names of no known framework (a); expected a SOLOv2 or a ResNet of"
 
 
 @pytest.mark.parametrize("suffix", [".pdparams", ".pth", ".pkl", ".safetensors", ".ckpt", ""])
@@ -349,7 +398,7 @@ def test_what_is_no_weights_file(tmp_path: Path, suffix: str, write: Callable[[P
     [
         (write_jpeg, NO_WEIGHTS),
         (pickled([1, 2]), "holds a list; expected tensors by name"),
-        (pickled(3), "holds a int; expected tensors by name"),
+        (pickled(3), "holds an int; expected tensors by name"),
         (pickled({}), "holds 0 tensors with names of no known framework (none)"),
         (pickled({"a": np.ones(3)}), UNKNOWN),
         (torched({"a": torch.ones(3)}), UNKNOWN),

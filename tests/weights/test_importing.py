@@ -13,7 +13,9 @@ from solov2.weights.importing import (
     IS_COUNTER,
     NOT_THERE,
     OTHER_CLASSES,
+    Comparison,
     as_numbers,
+    compare,
     difference,
     import_pretrained,
     import_state,
@@ -212,7 +214,7 @@ def test_what_does_not_fit(given: dict[str, Tensor | None], message: str) -> Non
     with pytest.raises(WeightsError) as error:
         import_state(OUR_HEAD, foreign("paddledetection", head(**given)))
     assert str(error.value) == (
-        f"model.pth: weights with the names of paddledetection that do not fit the model: {message}; "
+        f"model.pth: weights with PaddleDetection's names that do not fit the model: {message}; "
         "use the recipe they were trained with"
     )
 
@@ -259,11 +261,13 @@ def test_difference() -> None:
 
 def test_an_export_without_a_place() -> None:
     state = {name: torch.ones(()).expand(shape) for name, shape in recipe_shapes("solov2_r50_enhance_coco").items()}
-    with pytest.raises(WeightsError, match=r"backbone\.stem\.0\.conv\.weight has no place in a network of solo"):
+    with pytest.raises(
+        WeightsError, match=r"backbone\.stem\.0\.conv\.weight has no counterpart among the authors' names"
+    ):
         foreign_state(state, "solo")
     layer = "grid_head.kernel_tower.0.conv"
     state = {f"{layer}.weight": torch.ones(1), f"{layer}.offset.weight": torch.ones(1), f"{layer}.bias": torch.ones(1)}
-    with pytest.raises(WeightsError, match=r"kernel_tower\.0\.conv\.bias has no place in a network of mmdetection"):
+    with pytest.raises(WeightsError, match=r"kernel_tower\.0\.conv\.bias has no counterpart among mmdetection's names"):
         foreign_state(state, "mmdetection")
 
 
@@ -373,3 +377,25 @@ def test_a_category_layer_of_other_classes(classes: int, same: bool) -> None:
     ours = {name: (classes, *shape[1:]) for name, shape in OUR_HEAD.items()}
     found = import_pretrained(ours, foreign("paddledetection", head()), same_classes=same)
     assert (found.state, set(found.unused.values())) == ({}, {OTHER_CLASSES})
+
+
+def test_copies_are_no_leftovers() -> None:
+    ours = {**OUR_HEAD, "grid_head.kernel_output.weight": (2, 4, 3, 3)}
+    kernel = torch.rand(2, 4, 3, 3)
+    given = {**head(), "solov2_head.bbox_head.solo_kernel.weight": kernel, "solov2_head.solo_kernel.weight": kernel}
+    found = import_pretrained(ours, foreign("paddledetection", given))
+    assert torch.equal(found.state["grid_head.kernel_output.weight"], kernel)
+    reason = "the same as solov2_head.bbox_head.solo_kernel.weight"
+    assert found.unused["solov2_head.solo_kernel.weight"] == reason
+    given["solov2_head.solo_kernel.weight"] = kernel + 1
+    found = import_pretrained(ours, foreign("paddledetection", given))
+    assert found.unused["solov2_head.solo_kernel.weight"] == NOT_THERE
+
+
+def test_compare() -> None:
+    assert compare(OUR_HEAD, foreign("paddledetection", head())) == Comparison((), (), ())
+    assert str(compare(OUR_HEAD, foreign("paddledetection", head(**{BIAS: None, "more": torch.ones(1)})))) == (
+        "1 missing from it (grid_head.category_output.bias); 1 unknown to the model (more)"
+    )
+    found = compare(OUR_HEAD, foreign("paddledetection", head(**{BIAS: torch.ones(9)})))
+    assert (found.count, found.other_shape) == (1, ("grid_head.category_output.bias (9,) instead of (3,)",))

@@ -164,7 +164,7 @@ def test_pretrained_part_of_a_backbone_is_told(tmp_path: Path, caplog: pytest.Lo
     write_weights(path, WeightsFile({"0.weight": torch.ones(4, 3, 1, 1)}))
     load_pretrained(Tiny(), path, NAMES)
     assert [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING] == [
-        f"{path}: 4 of the backbone start at random "
+        f"{path}: 4 of the backbone's tensors start at random "
         "(backbone.1.bias, backbone.1.running_mean, backbone.1.running_var, backbone.1.weight)"
     ]
 
@@ -174,7 +174,7 @@ def test_pretrained_where_nothing_fits(tmp_path: Path) -> None:
     write_weights(path, WeightsFile({"0.weight": torch.ones(9, 3, 1, 1), "other": torch.ones(1)}))
     model = Tiny()
     before = state_of(model)
-    with pytest.raises(WeightsError, match=r"none of its 2 tensors fits the model; expected weights of its kind"):
+    with pytest.raises(WeightsError, match=r"of its 2 tensors none fits the model; expected weights of its kind"):
         load_pretrained(model, path, NAMES)
     assert equal(model, before)
 
@@ -221,7 +221,7 @@ def test_loading_a_file_of_another_framework(tmp_path: Path, caplog: pytest.LogC
     assert head_equals(model, *tensors(AUTHORS_HEAD).values())
     assert file.categories == tuple(Category(number, name) for number, name in enumerate(FOREIGN, start=1))
     assert (file.config, file.score_threshold) == ({}, None)
-    assert caplog.messages[-1] == f"{path}: 2 tensors with the names of solo"
+    assert caplog.messages[-1] == f"{path}: 2 tensors with the authors' names"
 
 
 def test_loading_what_has_been_read(tmp_path: Path) -> None:
@@ -285,7 +285,7 @@ def test_pretrained_from_another_framework(
     model = Head(classes)
     before = state_of(model)
     if not taken:
-        with pytest.raises(WeightsError, match="none of its 2 tensors fits the model"):
+        with pytest.raises(WeightsError, match="of its 2 tensors none fits the model"):
             load_pretrained(model, path, names)
         assert equal(model, before)
         return
@@ -319,11 +319,11 @@ def test_pretrained_tells_what_it_leaves(tmp_path: Path, caplog: pytest.LogCaptu
     assert model.backbone.stages[0][0].conv1.norm.weight.unique().tolist() == [3]
     assert caplog.messages[:3] == [
         f"{path}: 3 of the model's 100 tensors start from it",
-        f"{path}: 1 of its tensors are of another shape and left out (bn1.weight (63,) instead of (64,))",
+        f"{path}: 1 of its tensors is of another shape and left out (bn1.weight (63,) instead of (64,))",
         f"{path}: 2 of its tensors are not used (fc.bias, fc.weight)",
     ]
     assert caplog.messages[3].startswith(
-        f"{path}: 97 of the backbone start at random (backbone.stages.0.0.conv1.norm.bias"
+        f"{path}: 97 of the backbone's tensors start at random (backbone.stages.0.0.conv1.norm.bias"
     )
     assert len(found.missing) == 97
 

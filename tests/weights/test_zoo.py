@@ -15,7 +15,8 @@ from solov2.config import shipped_recipes
 from solov2.errors import WeightsError
 from solov2.model.deform import DeformConv2d
 from solov2.weights import zoo
-from solov2.weights.files import find_weights, read_weights
+from solov2.weights.files import read_weights
+from solov2.weights.finding import find_weights
 from solov2.weights.zoo import APACHE, NON_COMMERCIAL, ZOO, ZooEntry, entry_of_url, find_entry, zoo_entry
 
 PAGE = Path(__file__).parents[2] / "docs" / "zoo.md"

@@ -213,7 +213,9 @@ def _convert(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("destination", metavar="DST.safetensors", help="the file to write")
     _config(parser, required=False)
     parser.add_argument(
-        "--classes", metavar="FILE", help="class names: a COCO json, or text with one per line; default: as known"
+        "--classes",
+        metavar="FILE",
+        help="class names: a COCO json, or text with one per line; default: the file's own, those of the recipe's data, or COCO's",
     )
     parser.add_argument("--half", action="store_true", help="store convolutions as float16: half the size")
     parser.add_argument("--force", action="store_true", help="replace DST if it is there")

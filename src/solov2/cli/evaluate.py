@@ -164,11 +164,13 @@ def load_with_recipe(
     """A predictor with a recipe's settings, or, without a recipe, with those of the weights.
 
     Raises:
-        ConfigError: if neither names weights, or there are overrides without a recipe.
+        ConfigError: if neither names weights, those of the recipe are not there, or there are overrides without
+            a recipe.
     """
     from solov2.config import load_config
     from solov2.opening import open_weights
     from solov2.predict import Predictor, choose_device, load
+    from solov2.weights.finding import is_known
 
     if recipe is None:
         if weights is None:
@@ -181,6 +183,8 @@ def load_with_recipe(
     name = weights or config.train.weights
     if name is None:
         raise ConfigError(f"{recipe}: names no weights; give them with -w")
+    if weights is None and not is_known(name):
+        raise ConfigError(f"{recipe}: its key 'weights' names {name}, and there is no such file; give a file with -w")
     # Weights of this package that were trained on own data keep their classes, unless the recipe is told others.
     adapt = not any("num_classes" in override for override in overrides)
     opened = open_weights(name, config, adapt_classes=adapt)

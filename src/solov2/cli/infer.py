@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from solov2.cli.evaluate import load_with_recipe
-from solov2.cli.predict import find_pictures, predict_all
+from solov2.cli.predict import check_places, find_pictures, predict_all
 from solov2.errors import ConfigError
 
 RESULTS_FILE = "segm.json"
@@ -18,9 +18,10 @@ def run(arguments: argparse.Namespace) -> int:
     if not 0 <= arguments.draw_threshold <= 1:
         raise ConfigError(f"--draw_threshold is {arguments.draw_threshold}; expected a score in 0..1")
     paths, _ = find_pictures(sources)
-    predictor, _ = load_with_recipe(arguments.config, arguments.opt, arguments.weights, arguments.device)
     output = Path(arguments.output_dir)
     json_path = output / RESULTS_FILE if arguments.save_results else None
+    check_places(output, json_path)
+    predictor, _ = load_with_recipe(arguments.config, arguments.opt, arguments.weights, arguments.device)
     # As PaddleDetection has it: ids count from 0, and the threshold is for drawing alone.
     return predict_all(
         predictor, paths, output, arguments.draw_threshold, json_path, first_id=0, record_all=json_path is not None

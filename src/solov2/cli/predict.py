@@ -28,12 +28,31 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.threshold is not None and not 0 <= arguments.threshold <= 1:
         raise ConfigError(f"--threshold is {arguments.threshold}; expected a score in 0..1")
     paths, problems = find_pictures(arguments.inputs)
+    output, json_path = Path(arguments.output), Path(arguments.json) if arguments.json else None
+    check_places(output, json_path)
     from solov2.predict import DEFAULT_MODEL, load
 
     predictor = load(arguments.model or DEFAULT_MODEL, arguments.device)
-    json_path = Path(arguments.json) if arguments.json else None
-    failed = predict_all(predictor, paths, Path(arguments.output), arguments.threshold, json_path)
+    failed = predict_all(predictor, paths, output, arguments.threshold, json_path)
     return tell(problems) or failed
+
+
+def check_places(output: Path, json_path: Path | None) -> None:
+    """Looks whether results can be written, before there are any.
+
+    Raises:
+        ConfigError: if the folder of the overlays or the file of the records cannot be written.
+    """
+    from solov2.weights.finding import why_no_folder, why_not_written
+
+    if reason := why_no_folder(output):
+        raise ConfigError(_not_written(output, reason))
+    if json_path is not None and (reason := why_not_written(json_path)):
+        raise ConfigError(_not_written(json_path, reason))
+
+
+def _not_written(path: Path, reason: str) -> str:
+    return f"{path}: cannot be written ({reason}); make room, or choose another place"
 
 
 def tell(problems: list[str]) -> int:
@@ -89,7 +108,10 @@ def predict_all(
             continue
         records += [{"file_name": str(path), **record} for record in to_coco_results(found, number)]
     if json_path is not None:
-        write_json(json_path, records)
+        try:
+            write_json(json_path, records)
+        except OSError as error:  # which would name a temporary file
+            raise ConfigError(_not_written(json_path, error.strerror or str(error))) from None
         print(f"{len(records)} instances written to {json_path}")
     return 1 if failed else 0
 

@@ -11,9 +11,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from solov2.cli import WRONG_INPUT
 from solov2.cli.predict import tell
 from solov2.errors import ConfigError, WeightsError
-from solov2.weights.cache import cache_folder, download_place, downloads, model_place, remembered, verify
+from solov2.weights.cache import (
+    cache_folder,
+    download_place,
+    downloads,
+    is_cut_short,
+    model_place,
+    remembered,
+    verify,
+)
 from solov2.weights.zoo import ZOO, ZooEntry, zoo_entry
 
 HEADER = ("name", "source", "published AP", "split", "M params", "GMACs", "licence", "here")
@@ -52,7 +61,10 @@ def _state(entry: ZooEntry) -> str:
         return "shipped"
     if model_place(entry.name).is_file():
         return "ready"
-    return "downloaded" if download_place(entry.url).is_file() else "no"
+    place = download_place(entry.url)
+    if not place.is_file():
+        return "no"
+    return "damaged" if is_cut_short(place) else "downloaded"
 
 
 def _fields(entry: ZooEntry) -> dict[str, Any]:
@@ -151,12 +163,12 @@ def _download(entries: list[ZooEntry], *, as_json: bool) -> int:
             print(f"{entry.name}: {place}", flush=True)
     if as_json:
         print(json.dumps(done, indent=2))
-    return failed
+    return WRONG_INPUT if failed and not done else failed
 
 
 def _opened(entry: ZooEntry) -> Path:
     if entry.shipped:
-        from solov2.weights.files import find_weights
+        from solov2.weights.finding import find_weights
 
         return find_weights(entry.name)
     from solov2.opening import open_zoo
@@ -179,7 +191,7 @@ def _verify(*, as_json: bool) -> int:
 
 def _verified(place: Path) -> tuple[str, str]:
     try:
-        state = "unchanged" if remembered(place) else "remembered from now on"
+        state = "unchanged" if remembered(place) else "not used yet"
         return state, verify(place)
     except WeightsError as error:
         return "refused", str(error)

@@ -17,7 +17,8 @@ from torch import nn
 from solov2.config import Config
 from solov2.errors import ConfigError, TrainingError, WeightsError
 from solov2.structures import Category
-from solov2.weights.files import METADATA_KEY, find_file
+from solov2.weights.files import METADATA_KEY
+from solov2.weights.finding import find_file
 
 logger = logging.getLogger(__name__)
 

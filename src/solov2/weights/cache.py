@@ -4,8 +4,9 @@ The folder is ``$SOLOV2_HOME`` or, without it, ``solov2`` in the user's cache fo
 ``https://HOST/FOLDER/NAME`` lies in its ``downloads/HOST/FOLDER/NAME``, wherever it came from: saved there by
 hand it is as good as downloaded.
 
-Nobody publishes hashes of these files. So the first use is trusted, and its SHA-256 remembered in a small file
-beside it; other bytes under the same address are refused from then on.
+Nobody publishes hashes of these files. So the first use is trusted: once a file has served
+(:mod:`solov2.weights.trial`), its SHA-256 is remembered in a small file beside it, and other bytes under the same
+address are refused from then on.
 """
 
 from __future__ import annotations
@@ -107,8 +108,21 @@ def downloads() -> Sequence[Path]:
     )
 
 
+def sha256_of(place: Path) -> str:
+    """The SHA-256 of a file in hexadecimal.
+
+    Raises:
+        WeightsError: if it cannot be read.
+    """
+    try:
+        with place.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise WeightsError(f"{place}: cannot be read ({error.strerror})") from None
+
+
 def verify(place: Path) -> str:
-    """Compares a file with what is remembered of it; remembers it where nothing is.
+    """Compares a file with what is remembered of it, if anything is.
 
     Returns:
         Its SHA-256 in hexadecimal.
@@ -116,15 +130,9 @@ def verify(place: Path) -> str:
     Raises:
         WeightsError: if the bytes changed, or the file or its record cannot be read.
     """
-    try:
-        with place.open("rb") as stream:
-            found = hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise WeightsError(f"{place}: cannot be read ({error.strerror})") from None
+    found = sha256_of(place)
     known = remembered(place)
-    if known is None:
-        remember(place, found)
-    elif known != found:
+    if known not in (None, found):
         raise WeightsError(
             f"{place}: the file was changed: its SHA-256 is {found}, and was {known} at first use; delete the file to "
             f"download it anew, or {record_place(place)} to trust it as it is now"
@@ -151,6 +159,15 @@ def remembered(place: Path) -> str | None:
             "that file as it is now"
         ) from None
     return str(known)
+
+
+def is_cut_short(place: Path) -> bool:
+    """Whether a file has another size than when it was remembered; tells without reading it."""
+    try:
+        stated = json.loads(record_place(place).read_text(encoding="utf-8"))["bytes"]
+        return bool(stated != place.stat().st_size)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def remember(place: Path, sha256: str, address: str = "") -> None:

@@ -17,11 +17,12 @@ from solov2.weights.cache import (
     download_place,
     full_address,
     record_place,
-    remember,
     remembered,
+    sha256_of,
     shown,
     verify,
 )
+from solov2.weights.trial import begin_trial
 from solov2.weights.zoo import entry_of_url
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ _warned: set[str] = set()
 def fetch(url: str, *, progress: bool = True) -> Path:
     """The file of an address, downloaded unless it is in the cache folder.
 
+    It is on trial until it has served: read it within :func:`solov2.weights.trial.on_trial`.
+
     Args:
         url: ``http://``, ``https://``, or ``ppdet://X`` as PaddleDetection's recipes have it.
         progress: draw a bar while downloading, if standard error is a terminal.
@@ -65,7 +68,7 @@ def fetch(url: str, *, progress: bool = True) -> Path:
     place = download_place(address)
     tell_licence(address)
     if place.is_file():
-        verify(place)
+        begin_trial(place, verify(place), address, fresh=False)
     else:
         _download(address, place, progress=progress)
     return place
@@ -87,7 +90,7 @@ class _CutError(Exception):
 
 
 def _download(address: str, place: Path, *, progress: bool) -> None:
-    by_hand = f"or download it by hand and save it as {place}"
+    by_hand = _by_hand(place)
     logger.info("downloading %s", shown(address))
     try:
         for attempt in range(1, ATTEMPTS + 1):
@@ -118,15 +121,21 @@ def _download_once(address: str, place: Path, *, progress: bool) -> None:
             raise _CutError(f"the connection was cut after {received.size} of {bar.total} bytes")
         if not received.size:
             raise WeightsError(f"{shown(address)}: the server sent an empty file; see whether the address is right")
-        known = remembered(place)  # another process may have been faster
+        known, witness = remembered(place), record_place(place)
+        if known is None and place.is_file():  # another process was faster
+            known, witness = sha256_of(place), place
         if known not in (None, received.sha256):
             raise WeightsError(
                 f"{shown(address)}: the server sends another file than at first: its SHA-256 is {received.sha256}, "
-                f"and was {known}; it is not kept. To trust the new one, delete {record_place(place)}"
+                f"and was {known}; it is not kept. To trust the new one, delete {witness}"
             )
 
     write_atomically(place, fill)
-    remember(place, received.sha256, address)
+    begin_trial(place, received.sha256, address, fresh=True)
+
+
+def _by_hand(place: Path) -> str:
+    return f"or download it by hand and save it as {place}, or give the file's path with -m or -w"
 
 
 def _transfer(address: str, received: _Received, bar: _Bar, place: Path) -> None:
@@ -147,8 +156,7 @@ def _transfer(address: str, received: _Received, bar: _Bar, place: Path) -> None
         if received.begun and isinstance(error, RequestException):
             raise _CutError("the connection was cut") from None
         raise WeightsError(
-            f"{shown(address)}: {_reason(error)}; check address and network, or download it by hand and save it as "
-            f"{place}"
+            f"{shown(address)}: {_reason(error)}; check address and network, {_by_hand(place)}"
         ) from None
     finally:
         received.close()

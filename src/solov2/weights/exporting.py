@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from solov2.errors import WeightsError
-from solov2.weights.names import COUNTER, Framework, Layout, foreign_names
+from solov2.weights.names import COUNTER, OWNERS, Framework, Layout, foreign_names
 from solov2.weights.stem import STEM, to_bgr
 
 COPIED = ("solov2_head.bbox_head.solo_", "mask_head.mask_feat_head.conv_pred.0.")
@@ -37,7 +37,7 @@ def foreign_state(state: Mapping[str, Tensor], framework: Framework) -> dict[str
         if not names:
             if name.endswith(".conv.bias") and not tensor.any():
                 continue
-            raise WeightsError(f"{name} has no place in a network of {framework}")
+            raise WeightsError(f"{name} has no counterpart among {OWNERS[framework]} names")
         found[names[0]] = to_bgr(tensor) if name == STEM and framework == "detectron2" else tensor
         if framework == "paddledetection" and names[0].startswith(COPIED):
             found |= dict.fromkeys(names[1:], tensor)

@@ -6,9 +6,8 @@ configuration, classes, score threshold and free text about data and licence.
 
 from __future__ import annotations
 
-import difflib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,10 +21,8 @@ from solov2.atomic import write_atomically
 from solov2.errors import WeightsError
 from solov2.structures import Category
 from solov2.version import __version__
-from solov2.weights.download import fetch
 from solov2.weights.pickled import as_text, check_tree, reason_of
 from solov2.weights.torch_files import TensorRef, TorchFile, read_torch
-from solov2.weights.zoo import ZOO, find_entry
 
 METADATA_KEY = "solov2"
 FORMAT_VERSION = 1
@@ -36,6 +33,9 @@ SUFFIXES = (WEIGHTS_SUFFIX, CHECKPOINT_SUFFIX, ".pdparams", ".pth", ".pkl")
 
 LARGEST_FILE = 8 << 30
 """Bytes; a checkpoint of the largest network with its optimizer has a tenth of that."""
+
+LARGEST_HEADER = 100_000_000
+"""Bytes; safetensors themselves allow no more."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def read_weights(path: Path) -> WeightsFile:
         WeightsError: if it is missing, damaged or of another kind.
     """
     check_readable(path)
-    return _read_checkpoint(path) if path.suffix == CHECKPOINT_SUFFIX else _read_safetensors(path)
+    return _read_checkpoint(path) if path.suffix == CHECKPOINT_SUFFIX else read_safetensors(path)
 
 
 def check_readable(path: Path) -> None:
@@ -171,7 +171,24 @@ def version_of(path: Path) -> str | None:
         return None
 
 
-def _read_safetensors(path: Path) -> WeightsFile:
+def looks_like_safetensors(path: Path) -> bool:
+    """Whether a file begins as safetensors do: eight bytes with a header's length, and a header in JSON.
+
+    Raises:
+        WeightsError: as :func:`check_readable`.
+    """
+    check_readable(path)
+    with path.open("rb") as stream:
+        start = stream.read(9)
+    return start[8:] == b"{" and int.from_bytes(start[:8], "little") <= LARGEST_HEADER
+
+
+def read_safetensors(path: Path) -> WeightsFile:
+    """Reads a weights file, whatever its name ends in.
+
+    Raises:
+        WeightsError: if it is missing, damaged or of another kind.
+    """
     metadata = metadata_of(path)
     if METADATA_KEY not in metadata:
         raise WeightsError(
@@ -191,6 +208,11 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """
     with _opened(path) as stream:
         return {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118  # no mapping
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun, in the plural unless there is one."""
+    return f"{number} {noun}{'' if number == 1 else 'es' if noun.endswith('s') else 's'}"
 
 
 @contextmanager
@@ -225,6 +247,8 @@ def weights_from(state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> We
     threshold = metadata["score_threshold"]
     if not isinstance(threshold, float | int | None):
         raise TypeError(f"score_threshold is a {type(threshold).__name__}")
+    if threshold is not None and not 0 <= threshold <= 1:  # NaN too
+        raise WeightsError(f"its score threshold is {threshold}; expected a score in 0..1; write the file anew")
     return WeightsFile(
         state=state,
         config=dict(metadata["config"].items()),
@@ -267,48 +291,3 @@ def _without_prefix(state: Mapping[str, TensorRef], prefix: str) -> dict[str, Te
 
 def _as_float(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype.is_floating_point else tensor
-
-
-def shipped_names() -> Sequence[str]:
-    """Names of the weights inside the package."""
-    return sorted([*ALIASES, *(path.stem for path in SHIPPED.glob(f"*{WEIGHTS_SUFFIX}"))])
-
-
-def _file(name: str) -> Path | None:
-    try:
-        path = Path(name).expanduser()
-        return path if path.is_file() else None
-    except (OSError, RuntimeError):  # a name that is too long, the home of nobody
-        return None
-
-
-def find_file(name_or_path: str | Path) -> Path | None:
-    """The file of a path that may come without its suffix: of several the first in the order of :data:`SUFFIXES`."""
-    return next(filter(None, (_file(f"{name_or_path}{suffix}") for suffix in ("", *SUFFIXES))), None)
-
-
-def find_weights(name_or_path: str | Path) -> Path:
-    """The file of a path, a name, or an address, which is downloaded the first time; a file wins over a name.
-
-    A path may come without its suffix. Names are those of the weights in this package and of the zoo.
-
-    Raises:
-        WeightsError: if there is none of these; names the nearest.
-    """
-    name = str(name_or_path)
-    if (file := find_file(name)) is not None:
-        return file
-    if "://" in name:
-        return fetch(name)
-    if (shipped := _file(f"{SHIPPED / ALIASES.get(name, name)}{WEIGHTS_SUFFIX}")) is not None:
-        return shipped
-    if (entry := find_entry(name)) is not None:
-        return fetch(entry.url)
-    known = [*shipped_names(), *(entry.name for entry in ZOO if not entry.shipped)]
-    near = difflib.get_close_matches(name, known, n=2)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"the names are {', '.join(known)}"
-    raise WeightsError(f"{name!r} is neither a file nor the name of a model; {hint}")
-
-
-SHIPPED = Path(__file__).parent / "shipped"
-ALIASES = {"nuclei": "solov2_nano_nuclei"}

@@ -23,15 +23,17 @@ from solov2.weights.files import (
     METADATA_KEY,
     WEIGHTS_SUFFIX,
     WeightsFile,
+    counted,
+    looks_like_safetensors,
     metadata_of,
     naming,
     read_bytes,
+    read_safetensors,
     read_tensors,
-    read_weights,
     weights_of_checkpoint,
 )
 from solov2.weights.names import Framework, Layout, foreign_names
-from solov2.weights.pickled import Budget, PickledArray, as_text, reason_of
+from solov2.weights.pickled import Budget, PickledArray, Unread, as_text, reason_of
 from solov2.weights.pickles import read_pickle
 from solov2.weights.torch_files import ZIP_MAGIC, TensorRef, TorchFile, is_legacy, read_torch
 
@@ -53,6 +55,9 @@ MARKS: tuple[tuple[str, Framework], ...] = (
     (r"^(backbone\.)?layer\d\.\d+\.conv1\.weight$", "torchvision"),
 )
 """The first that one of the names shows decides."""
+
+DETECTOR = re.compile(r"(^|\.)(\w*head\w*|proposal_generator|rpn|neck|fpn\w*)\.")
+"""In the name of a part that backbones do not have."""
 
 CAFFE2_LAYER = re.compile(r"^(conv1|res_conv1|res(\d)_(\d+)_branch(1|2a|2b|2c))_(w|bn_s|bn_b|bn_rm|bn_riv)$")
 CAFFE2_LAYERS = {"1": "shortcut", "2a": "conv1", "2b": "conv2", "2c": "conv3"}
@@ -83,8 +88,13 @@ class ForeignWeights:
     class_names: tuple[str, ...] = ()
     bgr: bool = False
 
+    @property
+    def whole(self) -> bool:
+        """Whether it is a detector of some kind; not a bare backbone."""
+        return any(DETECTOR.search(name) for name in self.tensors)
+
     def count_classes(self) -> int | None:
-        """Width of the category layer; None for a bare backbone."""
+        """Width of the category layer; None without a head of SOLOv2."""
         names = foreign_names("grid_head.category_output.bias", self.framework, Layout())
         return next((self.tensors[name].numel() for name in names if name in self.tensors), None)
 
@@ -95,22 +105,29 @@ def read_any(path: Path) -> WeightsFile | ForeignWeights:
     Raises:
         WeightsError: if the file is missing, damaged or holds no weights of a known kind.
     """
-    if path.suffix == WEIGHTS_SUFFIX:
-        if METADATA_KEY in metadata_of(path):
-            return read_weights(path)
-        tensors = read_tensors(path)
-        with naming(path):
-            return _foreign(tensors, path)
+    if looks_like_safetensors(path):
+        return _of_safetensors(path)
     data = read_bytes(path)
     with naming(path):
         if data.startswith(ZIP_MAGIC) or is_legacy(data):
             return _of_torch(read_torch(data), path)
         if data.startswith(PICKLE_MAGIC) or path.suffix in (".pdparams", ".pkl"):
             return _of_pickle(read_pickle(io.BytesIO(data), Budget(len(data))), path)
+    if path.suffix == WEIGHTS_SUFFIX:
+        return _of_safetensors(path)  # which says what is wrong with it
+    with naming(path):
         raise WeightsError(
             f"not a weights file; expected {WEIGHTS_SUFFIX} or {CHECKPOINT_SUFFIX} of this package, .pdparams of "
             "PaddleDetection, .pth of PyTorch or .pkl of detectron2"
         )
+
+
+def _of_safetensors(path: Path) -> WeightsFile | ForeignWeights:
+    if METADATA_KEY in metadata_of(path):
+        return read_safetensors(path)
+    tensors = read_tensors(path)
+    with naming(path):
+        return _foreign(tensors, path)
 
 
 def _of_torch(file: TorchFile, path: Path) -> WeightsFile | ForeignWeights:
@@ -136,7 +153,8 @@ def _of_mapping(content: Any, path: Path, tensor_of: Callable[[str, object], Ten
     meta, author = None, None
     for _ in range(3):  # a state may stand in a checkpoint, and that in another
         if not isinstance(content, dict):
-            raise WeightsError(f"holds a {type(content).__name__}; expected tensors by name")
+            whole = "; of a whole model save model.state_dict() instead" if isinstance(content, Unread) else ""
+            raise WeightsError(f"holds {_kind(content)}; expected tensors by name{whole}")
         meta, author = content.get("meta", meta), content.get("__author__", author)
         inner = next((content[key] for key in ("state_dict", "model", "blobs") if _is_mapping(content.get(key))), None)
         if inner is None:
@@ -153,6 +171,13 @@ def _of_mapping(content: Any, path: Path, tensor_of: Callable[[str, object], Ten
     return _foreign(tensors, path, _class_names(meta), author)
 
 
+def _kind(value: object) -> str:
+    kind = value.kind[:LONGEST_NAME] if isinstance(value, Unread) else type(value).__name__
+    if not kind.isprintable():
+        return "an object without a readable name"
+    return f"{'an' if kind[:1] in 'aeiouAEIOU' else 'a'} {kind}"
+
+
 def _is_mapping(value: object) -> bool:
     return isinstance(value, dict) and bool(value)
 
@@ -166,7 +191,7 @@ def _tensor_of_array(name: str, value: object) -> Tensor:
     if isinstance(value, tuple) and len(value) == 2:  # Paddle's: its own name of the tensor, and the tensor
         value = value[1]
     if not isinstance(value, PickledArray):
-        raise WeightsError(f"{name[:LONGEST_NAME]!r} is a {type(value).__name__}; expected an array of numbers")
+        raise WeightsError(f"{name[:LONGEST_NAME]!r} is {_kind(value)}; expected an array of numbers")
     if value.array is None:
         raise WeightsError(f"{name[:LONGEST_NAME]!r} is an array of objects; expected one of numbers")
     # What was read from a pickle cannot be written to, and may start at any byte.
@@ -224,7 +249,7 @@ def _foreign(
             return ForeignWeights(framework, tensors, path, class_names, bgr)
     shown = ", ".join(list(tensors)[:3]) or "none"
     raise WeightsError(
-        f"holds {len(tensors)} tensors with names of no known framework ({shown:.120}); expected a SOLOv2 or a "
-        "ResNet of PaddleDetection, PaddleClas, the authors, mmdetection, AdelaiDet, detectron2, torchvision or "
-        "this package"
+        f"holds {counted(len(tensors), 'tensor')} with names of no known framework ({shown:.120}); expected a "
+        "SOLOv2 or a ResNet of PaddleDetection, PaddleClas, the authors, mmdetection, AdelaiDet, detectron2, "
+        "torchvision or this package"
     )

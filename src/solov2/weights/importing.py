@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from solov2.errors import WeightsError
+from solov2.weights.files import counted
 from solov2.weights.foreign import ForeignWeights
-from solov2.weights.names import COUNTER, Layout, foreign_names
+from solov2.weights.names import COUNTER, OWNERS, Layout, foreign_names
 from solov2.weights.stem import STEM, from_bgr
 
 CATEGORY_LAYER = "grid_head.category_output."
@@ -92,17 +93,50 @@ def as_numbers(name: str, tensor: Tensor) -> Tensor:
     return tensor
 
 
-def fits(shapes: Mapping[str, Sequence[int]], foreign: ForeignWeights) -> bool:
-    """Whether a file has exactly the tensors of a network, by names and shapes; it may lack biases it never has."""
-    layout, found = Layout.of(shapes), 0
-    for name, shape in shapes.items():
-        there = _present(name, foreign, layout)
-        found += len(there)
-        if any(_shape(other, foreign) != tuple(shape) for other in there):
-            return False
-        if not there and not _never_there(name, foreign, layout):
-            return False
-    return found == sum(not name.endswith(COUNTER) for name in foreign.tensors)
+@dataclass(frozen=True)
+class Comparison:
+    """What differs between a file and a network.
+
+    Attributes:
+        missing: tensors of the network that the file lacks, by our names.
+        unknown: tensors of the file that the network lacks, by their names there.
+        other_shape: tensors of both, by our names, with both shapes.
+    """
+
+    missing: tuple[str, ...]
+    unknown: tuple[str, ...]
+    other_shape: tuple[str, ...]
+
+    @property
+    def count(self) -> int:
+        """How many tensors differ."""
+        return len(self.missing) + len(self.unknown) + len(self.other_shape)
+
+    def __str__(self) -> str:
+        """How many there are of each kind, and the first of them."""
+        kinds = {"missing from it": self.missing, "unknown to the model": self.unknown}
+        kinds["of another shape"] = self.other_shape
+        return "; ".join(filter(None, (difference(kind, names) for kind, names in kinds.items())))
+
+
+def compare(shapes: Mapping[str, Sequence[int]], foreign: ForeignWeights) -> Comparison:
+    """Compares a file's names and shapes with a network's; it may lack biases it never has."""
+    layout = Layout.of(shapes)
+    places = {name: _present(name, foreign, layout) for name in shapes}
+    used = {there for found in places.values() for there in found}
+    others = {
+        name: there
+        for name, found in sorted(places.items())
+        for there in reversed(found)
+        if _shape(there, foreign) != tuple(shapes[name])
+    }
+    return Comparison(
+        missing=tuple(sorted(n for n, found in places.items() if not found and not _never_there(n, foreign, layout))),
+        unknown=tuple(sorted(n for n in foreign.tensors.keys() - used if not n.endswith(COUNTER))),
+        other_shape=tuple(
+            f"{name} {_shape(there, foreign)} instead of {tuple(shapes[name])}" for name, there in others.items()
+        ),
+    )
 
 
 def _never_there(name: str, foreign: ForeignWeights, layout: Layout) -> bool:
@@ -124,23 +158,12 @@ def import_state(model: nn.Module | Mapping[str, Sequence[int]], foreign: Foreig
     layout = Layout.of(shapes)
     places = {name: _present(name, foreign, layout) for name in shapes}
     dropped = {name: IS_COUNTER for name in foreign.tensors if name.endswith(COUNTER)}
-    used = {there for found in places.values() for there in found} | dropped.keys()
-    lacking = [name for name, found in places.items() if not found]
-    filled = [name for name in lacking if _never_there(name, foreign, layout)]
-    others = [name for name, found in places.items() if found and _shape(found[0], foreign) != tuple(shapes[name])]
-    _check_classes(others, shapes, foreign, layout)
-    differences = [
-        difference("missing from it", sorted(set(lacking) - set(filled))),
-        difference("unknown to the model", sorted(foreign.tensors.keys() - used)),
-        difference(
-            "of another shape",
-            [f"{name} {_shape(places[name][0], foreign)} instead of {tuple(shapes[name])}" for name in sorted(others)],
-        ),
-    ]
-    if any(differences):
-        text = "; ".join(filter(None, differences))
+    filled = [name for name, found in places.items() if not found and _never_there(name, foreign, layout)]
+    _check_classes(places.get(f"{CATEGORY_LAYER}bias", []), shapes, foreign)
+    compared = compare(shapes, foreign)
+    if compared.count:
         raise WeightsError(
-            f"{foreign.path}: weights with the names of {foreign.framework} that do not fit the model: {text}; "
+            f"{foreign.path}: weights with {OWNERS[foreign.framework]} names that do not fit the model: {compared}; "
             "use the recipe they were trained with"
         )
     for found in places.values():
@@ -176,14 +199,12 @@ def _copies(there: Sequence[str], foreign: ForeignWeights) -> dict[str, str]:
     return {other: f"the same as {there[0]}" for other in there[1:]}
 
 
-def _check_classes(
-    others: Sequence[str], shapes: Mapping[str, Sequence[int]], foreign: ForeignWeights, layout: Layout
-) -> None:
+def _check_classes(there: Sequence[str], shapes: Mapping[str, Sequence[int]], foreign: ForeignWeights) -> None:
     name = f"{CATEGORY_LAYER}bias"
-    if name in others:
-        theirs, ours = foreign.tensors[_present(name, foreign, layout)[0]].numel(), shapes[name][0]
+    if there and _shape(there[0], foreign) != tuple(shapes[name]):
+        theirs, ours = foreign.tensors[there[0]].numel(), shapes[name][0]
         raise WeightsError(
-            f"{foreign.path}: is for {theirs} classes, the model for {ours}; set num_classes to {theirs}, "
+            f"{foreign.path}: is for {counted(theirs, 'class')}, the model for {ours}; set num_classes to {theirs}, "
             f"or train from it: -o pretrain_weights={foreign.path}"
         )
 
@@ -211,9 +232,11 @@ def import_pretrained(
     other_shape: dict[str, str] = {}
     owners: dict[str, str] = {}
     for name, shape in shapes.items():
-        there = _longest(foreign_names(name, foreign.framework, layout), foreign.tensors)
-        if there is None:
+        found = _longest_first(foreign_names(name, foreign.framework, layout), foreign.tensors)
+        if not found:
             continue
+        there, *copies = found
+        unused |= {copy: f"the same as {there}" for copy in copies if _equal(copy, there, foreign)}
         if name.startswith(CATEGORY_LAYER) and (not same_classes or _shape(there, foreign) != tuple(shape)):
             unused[there] = OTHER_CLASSES
         elif _shape(there, foreign) != tuple(shape):
@@ -224,6 +247,7 @@ def import_pretrained(
             owners[there] = name
     # What one of our names has already taken may end another's too.
     other_shape = {there: shapes for there, shapes in other_shape.items() if there not in owners}
+    unused = {there: reason for there, reason in unused.items() if there not in owners}
     state = {name: _tensor(name, there, foreign) for there, name in owners.items()}
     state |= _identity_statistics(shapes, state, foreign)
     for name in foreign.tensors.keys() - owners.keys() - unused.keys() - other_shape.keys():
@@ -231,9 +255,13 @@ def import_pretrained(
     return Pretrained(state, unused, other_shape, tuple(sorted(shapes.keys() - state.keys())))
 
 
-def _longest(names: Iterable[str], tensors: Mapping[str, Tensor]) -> str | None:
-    ends = [end for name in names for end in _ends(name) if end in tensors]
-    return max(ends, key=len, default=None)
+def _longest_first(names: Iterable[str], tensors: Mapping[str, Tensor]) -> list[str]:
+    ends = dict.fromkeys(end for name in names for end in _ends(name) if end in tensors)
+    return sorted(ends, key=len, reverse=True)
+
+
+def _equal(one: str, other: str, foreign: ForeignWeights) -> bool:
+    return torch.equal(foreign.tensors[one], foreign.tensors[other])
 
 
 def _ends(name: str) -> Iterator[str]:

@@ -12,7 +12,8 @@ from solov2.errors import WeightsError
 from solov2.structures import Category
 from solov2.weights.coco_classes import COCO_CATEGORIES
 from solov2.weights.download import tell_licence
-from solov2.weights.files import WeightsFile, find_weights
+from solov2.weights.files import WeightsFile, counted
+from solov2.weights.finding import find_weights
 from solov2.weights.foreign import ForeignWeights, read_any
 from solov2.weights.importing import (
     NOT_THERE,
@@ -25,7 +26,8 @@ from solov2.weights.importing import (
     import_state,
     shapes_of,
 )
-from solov2.weights.names import COUNTER
+from solov2.weights.names import COUNTER, OWNERS
+from solov2.weights.trial import is_published_model, on_trial, passed
 from solov2.weights.zoo import published_with
 
 logger = logging.getLogger(__name__)
@@ -49,7 +51,11 @@ def load_weights(model: nn.Module, path: str | Path) -> WeightsFile:
             unchanged.
     """
     file = find_weights(path)
-    return load_into(model, read_any(file), file)
+    with on_trial(file):
+        weights = read_any(file)
+    loaded = load_into(model, weights, file)
+    passed(file)
+    return loaded
 
 
 def load_into(model: nn.Module, weights: WeightsFile | ForeignWeights, path: Path) -> WeightsFile:
@@ -81,15 +87,16 @@ def _tell_licence(foreign: ForeignWeights) -> None:
     elif foreign.path not in _told:
         _told.add(foreign.path)
         logger.warning(
-            "%s: has the names of %s; the licence of the weights published there is %s",
+            "%s: has %s names; the licence of the weights published there is %s",
             foreign.path,
-            entries[0].source,
+            OWNERS[foreign.framework],
             entries[0].licence,
         )
 
 
 def _tell(imported: Imported, foreign: ForeignWeights) -> None:
-    logger.info("%s: %d tensors with the names of %s", foreign.path, len(imported.state), foreign.framework)
+    count = counted(len(imported.state), "tensor")
+    logger.info("%s: %s with %s names", foreign.path, count, OWNERS[foreign.framework])
     for reason in dict.fromkeys(imported.filled.values()):
         names = [name for name, other in imported.filled.items() if other == reason]
         logger.info("%s, filled with %s", difference("not in it", names), reason)
@@ -154,7 +161,10 @@ def load_pretrained(model: nn.Module, path: str | Path, class_names: tuple[str, 
         WeightsError: if nothing fits, or one tensor of the file fits two of the model.
     """
     file = find_weights(path)
-    weights = read_any(file)
+    with on_trial(file):
+        weights = read_any(file)
+    if not is_published_model(file):  # another model than the published one can start a training, too
+        passed(file)
     if isinstance(weights, WeightsFile):
         theirs: tuple[str, ...] | None = tuple(category.name for category in weights.categories)
         weights = ForeignWeights("solov2", weights.state, file)
@@ -165,7 +175,8 @@ def load_pretrained(model: nn.Module, path: str | Path, class_names: tuple[str, 
     found = import_pretrained(model, weights, same_classes=same_classes)
     if not found.state:
         raise WeightsError(
-            f"{file}: none of its {len(weights.tensors)} tensors fits the model; expected weights of its kind"
+            f"{file}: of its {counted(len(weights.tensors), 'tensor')} none fits the model; "
+            "expected weights of its kind"
         )
     model.load_state_dict(found.state, strict=False)
     _report(found, file)
@@ -177,16 +188,16 @@ def _report(found: Pretrained, path: Path) -> None:
     logger.info("%s: %d of the model's %d tensors start from it", path, len(found.state), total)
     if OTHER_CLASSES in found.unused.values():
         logger.info("its classes are others: the category layer starts anew, everything else is taken over")
-    for kind, names in (
-        (
-            "are of another shape and left out",
-            [f"{name} {shapes}" for name, shapes in sorted(found.other_shape.items())],
-        ),
-        ("are not used", sorted(name for name, reason in found.unused.items() if reason == NOT_THERE)),
+    others = [f"{name} {shapes}" for name, shapes in sorted(found.other_shape.items())]
+    left = sorted(name for name, reason in found.unused.items() if reason == NOT_THERE)
+    for names, one, more in (
+        (others, "is of another shape and left out", "are of another shape and left out"),
+        (left, "is not used", "are not used"),
     ):
         if names:
-            logger.info("%s: %s", path, difference(f"of its tensors {kind}", names))
+            logger.info("%s: %s", path, difference(f"of its tensors {one if len(names) == 1 else more}", names))
     # Layers that find offsets start at zero wherever they come from.
     random = [name for name in found.missing if name.startswith("backbone.") and ".offset." not in name]
     if random:
-        logger.warning("%s: %s", path, difference("of the backbone start at random", random))
+        start = "starts" if len(random) == 1 else "start"
+        logger.warning("%s: %s", path, difference(f"of the backbone's tensors {start} at random", random))

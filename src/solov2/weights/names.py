@@ -15,6 +15,17 @@ from typing import Literal
 Framework = Literal["solov2", "paddledetection", "paddleclas", "solo", "mmdetection", "detectron2", "torchvision"]
 """Whose names: "solo" the authors', "detectron2" also AdelaiDet's; "paddleclas" and "torchvision" bare ResNets'."""
 
+OWNERS: Mapping[Framework, str] = {
+    "solov2": "this package's",
+    "paddledetection": "PaddleDetection's",
+    "paddleclas": "PaddleClas's",
+    "solo": "the authors'",
+    "mmdetection": "mmdetection's",
+    "detectron2": "AdelaiDet's",
+    "torchvision": "torchvision's",
+}
+"""Whose names, in words."""
+
 COUNTER = "num_batches_tracked"
 """What PyTorch counts in a batch norm; it says nothing about a trained model."""
 

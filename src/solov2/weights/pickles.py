@@ -142,7 +142,11 @@ class Machine:
         """A name, if weights have use for it."""
         module = MODULES.get(module, module)
         if (module, name) not in self.known and module.split(".")[0] not in UNREAD_PACKAGES:
-            raise WeightsError(f"names {f'{module}.{name}'[:120]!r}, which no weights need; do not trust this file")
+            # Classes have names like this one, functions have not.
+            hint = "; if it is a model of your own, save model.state_dict() instead" if name[:1].isupper() else ""
+            raise WeightsError(
+                f"names {f'{module}.{name}'[:120]!r}, which no weights need; do not trust this file{hint}"
+            )
         return Name(module, name)
 
     def call(self, arguments: Any) -> None:

@@ -159,8 +159,10 @@ def _read_legacy(data: bytes) -> TorchFile:
 
 
 def _read_content(stream: io.BytesIO, size: int, itemsizes: dict[str, int] | None = None) -> Any:
-    def storage_of(number: Any) -> tuple[torch.dtype, str] | Unread:
+    def storage_of(number: Any) -> tuple[torch.dtype, str] | Unread | Name:
         kind, storage, key = number[:3]
+        if kind == "module" and isinstance(storage, Name):  # a class, in a model that was saved whole
+            return storage
         if number[5:6] not in ((), (None,)):
             raise ValueError("storages inside others, which only PyTorch 0.1 wrote")
         if kind != "storage" or not isinstance(storage, Name) or not isinstance(key, str):

@@ -74,12 +74,13 @@ class ZooEntry:
         return self.licence != NON_COMMERCIAL
 
     def answers_to(self, name: str) -> bool:
-        """Whether ``name`` is an alias or the published file's name without its suffix."""
-        return name in self.aliases or (not self.shipped and name == PurePosixPath(self.url).stem)
+        """Whether ``name`` is an alias or the published file's name, with or without its suffix."""
+        published = (self.file_name, PurePosixPath(self.url).stem)
+        return name in self.aliases or (not self.shipped and name in published)
 
 
 def find_entry(name: str) -> ZooEntry | None:
-    """The entry with this name, alias or published file name without suffix; None if there is none.
+    """The entry with this name, alias or published file name, also without suffix; None if there is none.
 
     Raises:
         WeightsError: if several published files have that name.
