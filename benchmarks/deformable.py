@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import platform
 import statistics
@@ -22,6 +21,7 @@ from typing import Any
 from unittest import mock
 
 import torch
+from memory import peak_mb
 from torch import Tensor, nn
 
 from solov2 import build_model, load_config
@@ -78,32 +78,6 @@ def take_turns(task: str, rounds: int) -> dict[str, list[float]]:
     return seconds
 
 
-def peak_memory(task: str, kind: str, answer: Any) -> None:
-    """Sends what one run adds to this process's memory at its peak, in MB."""
-    run = make_run(task, kind)
-    before = resident_kb("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # forgets the peak so far
-    run()
-    answer.send((resident_kb("VmHWM") - before) / 1024)
-
-
-def resident_kb(field: str) -> int:
-    """A memory figure of this process, as Linux tells it."""
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(field))
-
-
-def memory_of(task: str, kind: str) -> float:
-    """MB that a run adds to the process, above network and libraries."""
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=peak_memory, args=(task, kind, sender))
-    process.start()
-    peak = float(receiver.recv())
-    process.join()
-    return peak
-
-
 def report(task: str, rounds: int) -> dict[str, Any]:
     """Medians, ratios to the plain network with their spread, and memory."""
     seconds = take_turns(task, rounds)
@@ -114,7 +88,7 @@ def report(task: str, rounds: int) -> dict[str, Any]:
             "seconds": round(statistics.median(seconds[kind]), 3),
             "ratio": round(statistics.median(ratios), 2),
             "ratio_min_max": [round(ratios[0], 2), round(ratios[-1], 2)],
-            "peak_mb": round(memory_of(task, kind)),
+            "peak_mb": round(peak_mb(make_run, task, kind)),
         }
     return result
 

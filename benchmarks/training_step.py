@@ -9,15 +9,13 @@ memory is what one step adds to the process, measured apart, each case in a proc
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from memory import peak_mb
 
 from solov2 import build_model, load_config
 from solov2.build import build_loss, build_optimizer
@@ -74,33 +72,6 @@ def make_step(recipe: str, hw: tuple[int, int], batch: int, count: int) -> Calla
     return step
 
 
-def peak_memory(recipe: str, hw: tuple[int, int], batch: int, count: int, answer: Any) -> None:
-    """Sends what the second step adds to this process's memory at its peak, in MB: the first makes the momentum."""
-    step = make_step(recipe, hw, batch, count)
-    step()
-    before = resident_kb("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # forgets the peak so far
-    step()
-    answer.send((resident_kb("VmHWM") - before) / 1024)
-
-
-def resident_kb(field: str) -> int:
-    """A memory figure of this process, as Linux tells it."""
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(field))
-
-
-def memory_of(*case: Any) -> float:
-    """MB that a step of a case takes above weights, gradients and momentum."""
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=peak_memory, args=(*case, sender))
-    process.start()
-    peak = float(receiver.recv())
-    process.join()
-    return peak
-
-
 def main() -> None:
     """Measures all cases and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -123,7 +94,7 @@ def main() -> None:
         ratios = [sum(mine) / sum(ten) for mine, ten in zip(seconds[count], seconds[10], strict=True)]
         parts = [statistics.median(part) for part in zip(*seconds[count], strict=True)]
         widths = "  ".join(f"{part:>{len(name)}.3f}" for part, name in zip(parts, PARTS, strict=True))
-        peak = memory_of(arguments.recipe, hw, arguments.batch, count)
+        peak = peak_mb(make_step, arguments.recipe, hw, arguments.batch, count, warm_up=1)
         print(f"{count:>9} {statistics.median(ratios):>6.2f} {sum(parts):>8.3f}  {widths}  {peak:>7.0f}")
 
 

@@ -356,6 +356,8 @@ def test_infer_a_list(tiny_weights: Path, recipe: Path, save: Save, tmp_path: Pa
     words = ["infer", "-c", str(recipe), "-w", str(tiny_weights), "--infer_dir", "in", "--device", "cpu"]
     assert main([*words, "--infer_list", "list.txt"]) == 0
     assert {path.name for path in (tmp_path / "output").iterdir()} == {"a.png", "c.png"}
+    assert main([*words, "--output_dir", "none", "--visualize", "False", "--save_results", "True"]) == 0
+    assert {path.name for path in (tmp_path / "none").iterdir()} == {"segm.json"}
     (tmp_path / "list.txt").write_text("")
     assert main([*words, "--infer_list", "list.txt"]) == 2
     assert "names no picture" in capsys.readouterr().err

@@ -24,7 +24,14 @@ def run(arguments: argparse.Namespace) -> int:
     predictor, _ = load_with_recipe(arguments.config, arguments.opt, arguments.weights, arguments.device)
     # As PaddleDetection has it: ids count from 0, and the threshold is for drawing alone.
     return predict_all(
-        predictor, paths, output, arguments.draw_threshold, json_path, first_id=0, record_all=json_path is not None
+        predictor,
+        paths,
+        output,
+        arguments.draw_threshold,
+        json_path,
+        first_id=0,
+        record_all=json_path is not None,
+        draw=arguments.visualize,
     )
 
 

@@ -71,6 +71,7 @@ def predict_all(
     *,
     first_id: int = 1,
     record_all: bool = False,
+    draw: bool = True,
 ) -> int:
     """Predicts pictures one by one; a bad one is reported and the others go on.
 
@@ -82,6 +83,7 @@ def predict_all(
         json_path: where to write COCO records, with ``file_name`` and ``image_id``.
         first_id: ``image_id`` of the first picture.
         record_all: the records hold every instance found, whatever its score.
+        draw: save overlays.
 
     Returns:
         0, or 1 when a picture failed.
@@ -99,7 +101,8 @@ def predict_all(
             image = read_image(path)
             found = predictor.predict(image[:, :, ::-1], 0.0 if record_all else threshold)
             shown = found if threshold is None else found[found.scores >= threshold]
-            _show(path, image, shown, output / f"{path.stem}{ending}", used)
+            wish = output / f"{path.stem}{ending}" if draw else None
+            _show(path, image, shown, wish, used)
         except BrokenPipeError:  # nobody reads the table any more: that ends the command, it is no bad picture
             raise
         except (ImageError, OSError) as error:
@@ -116,12 +119,13 @@ def predict_all(
     return 1 if failed else 0
 
 
-def _show(path: Path, image: RGB, found: Instances, wish: Path, used: set[Path]) -> None:
+def _show(path: Path, image: RGB, found: Instances, wish: Path | None, used: set[Path]) -> None:
     from solov2.formats import rows
     from solov2.visualize import draw_instances, save_picture
 
-    target = _overlay_path(path, wish, used)
-    save_picture(target, draw_instances(image, found))
+    target = None if wish is None else _overlay_path(path, wish, used)
+    if target is not None:
+        save_picture(target, draw_instances(image, found))
     height, width = found.original_hw
     print(f"{path}  {width}x{height}  {len(found)} instance{'' if len(found) == 1 else 's'}")
     lines = rows(found)
@@ -131,7 +135,8 @@ def _show(path: Path, image: RGB, found: Instances, wish: Path, used: set[Path])
     for row in lines:
         box = " ".join(f"{int(value):>5}" for value in row.box)
         print(f"  {row.class_name:<{name_width}}  {row.score:.3f}  {box}  {row.area}")
-    print(f"  overlay: {target}")
+    if target is not None:
+        print(f"  overlay: {target}")
 
 
 def _overlay_path(path: Path, wish: Path, used: set[Path]) -> Path:
