@@ -215,7 +215,7 @@ def _convert(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--classes",
         metavar="FILE",
-        help="class names: a COCO json, or text with one per line; default: the file's own, the recipe's data's, or COCO's",
+        help="class names: a COCO json, or text with one per line; default: the file's own, the data's, or COCO's",
     )
     parser.add_argument("--half", action="store_true", help="store convolutions as float16: half the size")
     parser.add_argument("--force", action="store_true", help="replace DST if it is there")
