@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 
 import solov2
@@ -88,6 +89,7 @@ def test_a_run_leaves_weights_checkpoint_and_metrics(shapes: Path, tmp_path: Pat
         "last.ckpt",
         "metrics.csv",
         "model_final.safetensors",
+        "validation",
     }
     with (folder / "metrics.csv").open() as stream:
         rows = list(csv.DictReader(stream))
@@ -173,6 +175,8 @@ def test_two_classes_of_ones_own_in_one_line(
     words = ["train", "-c", TINY, "--data", str(shapes), "--val", str(shapes), "--images", str(shapes.parent)]
     assert main([*words, "--device", "cpu", "-o", "epoch=1"]) == 0
 
+    with Image.open(tmp_path / "output" / "tiny" / "validation" / "epoch_001.jpg") as sheet:
+        assert sheet.width > 3 * 400  # six pictures twice, in rows of four
     weights = tmp_path / "output" / "tiny" / "best_model.safetensors"
     words = ["eval", "-w", str(weights), "--data", str(shapes), "--json", "found.json", "--matching", "--classwise"]
     assert main([*words, "--device", "cpu"]) == 0

@@ -37,6 +37,8 @@ from solov2.training.loggers import make_loggers
 from solov2.training.module import SOLOv2Module
 from solov2.training.progress import METRICS_FILE, Progress
 from solov2.training.saving import LAST_CHECKPOINT, Saving, Snapshots
+from solov2.training.sheet import draw_sheet
+from solov2.visualize import save_picture
 from solov2.weights.files import WeightsFile, write_weights
 from solov2.weights.load import load_pretrained
 
@@ -44,6 +46,7 @@ logger = logging.getLogger(__name__)
 
 FINAL_WEIGHTS = "model_final.safetensors"
 BEST_WEIGHTS = "best_model.safetensors"
+SHEETS = "validation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +233,8 @@ def _trainer(
         batch_size = config.data.eval.reader.batch_size
         evaluation = evaluate(predictor, eval_dataset, batch_size=batch_size, workers=config.train.workers)
         module.model.train()
+        if evaluation is not None and (sheet := draw_sheet(evaluation, eval_dataset, categories)) is not None:
+            save_picture(folder / SHEETS / f"epoch_{module.current_epoch + 1:03}.jpg", sheet)
         return evaluation
 
     def save_best(module: SOLOv2Module) -> None:
@@ -280,7 +285,7 @@ def _precision(config: Config, device: torch.device) -> Any:
 
 def _keep_earlier_run(folder: Path) -> None:
     """Moves what an earlier run left in the folder into one of its own, so that nothing is lost or mixed up."""
-    files = [folder / name for name in (LAST_CHECKPOINT, FINAL_WEIGHTS, BEST_WEIGHTS, METRICS_FILE)]
+    files = [folder / name for name in (LAST_CHECKPOINT, FINAL_WEIGHTS, BEST_WEIGHTS, METRICS_FILE, SHEETS)]
     files = [file for file in files if file.exists()]
     if not files:
         return

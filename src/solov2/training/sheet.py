@@ -1,0 +1,68 @@
+"""What an evaluation saw: validation pictures with the ground truth on the left and the prediction on the right."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from solov2.data.coco import CocoDataset, is_crowd, shape_of
+from solov2.data.image import read_image
+from solov2.data.sample import Sample
+from solov2.errors import ImageError
+from solov2.evaluate import Evaluation
+from solov2.formats import from_coco_results
+from solov2.inspection.samples import Picture, contact_sheet, draw_sample
+from solov2.structures import Category
+from solov2.visualize import draw_instances
+
+PICTURES = 6
+"""On a sheet, evenly spread over the data set: the same ones at every evaluation."""
+
+LEAST_SCORE = 0.3
+"""Of a prediction that is drawn; a model in training is not sure of itself yet."""
+
+
+def draw_sheet(evaluation: Evaluation, dataset: CocoDataset, categories: Sequence[Category]) -> Picture | None:
+    """The sheet of one evaluation.
+
+    Args:
+        evaluation: of the data set.
+        dataset: its pictures.
+        categories: the model's classes by label.
+
+    Returns:
+        (H, W, 3) RGB; None if none of the pictures can be read.
+    """
+    tiles = []
+    for index in np.unique(np.linspace(0, len(dataset) - 1, PICTURES).round().astype(int)):
+        record = dataset.records[index]
+        try:
+            image = read_image(dataset.image_dir / record["file_name"])
+        except ImageError:
+            continue  # the evaluation has told
+        truth = [a for a in evaluation.truth["annotations"] if a["image_id"] == record["id"] and not is_crowd(a)]
+        found = [r for r in evaluation.results if r["image_id"] == record["id"] and r["score"] >= LEAST_SCORE]
+        instances = from_coco_results(found, (image.shape[0], image.shape[1]), categories)
+        name = Path(record["file_name"]).name
+        tiles.append(
+            (draw_sample(_sample(image, truth, name, categories), categories), f"{name}  {len(truth)} objects")
+        )
+        tiles.append((draw_instances(image, instances), f"{len(found)} found, score {LEAST_SCORE} and more"))
+    return contact_sheet(tiles) if tiles else None
+
+
+def _sample(image: Picture, annotations: list[dict[str, Any]], name: str, categories: Sequence[Category]) -> Sample:
+    hw = (image.shape[0], image.shape[1])
+    label_of = {category.id: label for label, category in enumerate(categories)}
+    return Sample(
+        image=image,
+        original_hw=hw,
+        image_id=0,
+        name=name,
+        labels=np.array([label_of[a["category_id"]] for a in annotations], np.int64),
+        boxes=np.zeros((0, 4)),
+        shapes=tuple(shape_of(a["segmentation"], hw) for a in annotations),
+    )
