@@ -94,7 +94,7 @@ def main() -> None:
         ratios = [sum(mine) / sum(ten) for mine, ten in zip(seconds[count], seconds[10], strict=True)]
         parts = [statistics.median(part) for part in zip(*seconds[count], strict=True)]
         widths = "  ".join(f"{part:>{len(name)}.3f}" for part, name in zip(parts, PARTS, strict=True))
-        peak = peak_mb(make_step, arguments.recipe, hw, arguments.batch, count, warm_up=1)
+        peak = peak_mb(make_step, arguments.recipe, hw, arguments.batch, count)
         print(f"{count:>9} {statistics.median(ratios):>6.2f} {sum(parts):>8.3f}  {widths}  {peak:>7.0f}")
 
 

@@ -23,6 +23,7 @@ SIXTEEN_TO_EIGHT_BITS = 257
 """65535 / 255."""
 
 EXIF_ORIENTATION = 0x0112
+UPRIGHT = 1
 LYING = range(5, 9)
 """Orientations that lay the picture on its side."""
 
@@ -99,13 +100,14 @@ def _from_array(array: npt.NDArray[np.uint8]) -> RGB:
 def _from_pil(image: Image.Image, name: str) -> RGB:
     if 0 in image.size:
         raise ImageError(f"{name}: has no pixel, its size is {image.width}x{image.height}")
-    turned = ImageOps.exif_transpose(image)
+    upright = image.getexif().get(EXIF_ORIENTATION, UPRIGHT) == UPRIGHT
+    turned = image if upright else ImageOps.exif_transpose(image)  # which copies in any case
     if turned.mode.startswith("I") or turned.mode == "F":
         return _from_deep(np.asarray(turned), name)
     if turned.mode in ("RGBA", "LA", "PA") or "transparency" in turned.info:
         rgba = turned.convert("RGBA")
         turned = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-    return np.array(turned.convert("RGB"))
+    return np.array(turned if turned.mode == "RGB" else turned.convert("RGB"))
 
 
 def _from_deep(values: npt.NDArray[np.generic], name: str) -> RGB:
