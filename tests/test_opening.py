@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import pickle
 from collections.abc import Callable, Iterator
@@ -243,6 +244,18 @@ def test_foreign_weights_in_every_command(
     for name, tensor in make_state(SMALL, 2).items():
         if not name.endswith("num_batches_tracked"):
             torch.testing.assert_close(trained[name], tensor, rtol=0, atol=1e-8)
+
+
+def test_eval_names_classes_after_the_data_it_is_given(
+    tmp_path: Path, write_coco: Callable[..., Path], capsys: Capture
+) -> None:
+    """The recipe's own annotation file has other classes, as many, under other ids."""
+    file = write_foreign(tmp_path / "own.pdparams", make_state(SMALL, 2), "paddledetection")
+    other = write_coco([], categories=((1, "cat"), (2, "dog")), pictures=False, name="other.json")
+    data = str(write_coco([{"id": 1, "file_name": "1.png", "height": 24, "width": 32}]))
+    words = ["eval", "-w", str(file), "-c", str(SMALL), "--data", data, "--device", "cpu", "--json", "found.json"]
+    assert main([*words, "-o", "num_classes=2", f"TestDataset.anno_path={other}"]) == 0
+    assert {record["category_id"] for record in json.loads((tmp_path / "found.json").read_text())} <= {7, 42}
 
 
 def test_eval_with_data_of_other_classes(tmp_path: Path, write_coco: Callable[..., Path], capsys: Capture) -> None:

@@ -36,7 +36,9 @@ def run(arguments: argparse.Namespace) -> int:
     from solov2.build import build_dataset
     from solov2.evaluate import evaluate, predict_dataset
 
-    predictor, config = load_with_recipe(arguments.config, arguments.opt, arguments.weights, arguments.device)
+    predictor, config = load_with_recipe(
+        arguments.config, arguments.opt, arguments.weights, arguments.device, arguments.data
+    )
     predictor.amp = arguments.amp
     config = _with_data(config, arguments)
     split = config.data.eval
@@ -159,9 +161,16 @@ def joined_processes(device_kind: str) -> Iterator[None]:
 
 
 def load_with_recipe(
-    recipe: str | None, overrides: Sequence[str], weights: str | None, device: str
+    recipe: str | None, overrides: Sequence[str], weights: str | None, device: str, annotations: str | None = None
 ) -> tuple[Predictor, Config]:
     """A predictor with a recipe's settings, or, without a recipe, with those of the weights.
+
+    Args:
+        recipe: file or name.
+        overrides: settings that win over it.
+        weights: file or name; None takes the recipe's.
+        device: to run on.
+        annotations: a COCO json that names the classes of weights that do not, instead of the recipe's data.
 
     Raises:
         ConfigError: if neither names weights, those of the recipe are not there, or there are overrides without
@@ -187,12 +196,23 @@ def load_with_recipe(
         raise ConfigError(f"{recipe}: its key 'weights' names {name}, and there is no such file; give a file with -w")
     # Weights of this package that were trained on own data keep their classes, unless the recipe is told others.
     adapt = not any("num_classes" in override for override in overrides)
-    opened = open_weights(name, config, adapt_classes=adapt)
+    opened = open_weights(name, _naming(config, annotations), adapt_classes=adapt)
     file = opened.weights
     predictor = Predictor(
         opened.network, opened.config, file.categories, file.score_threshold, choose_device(device), file.trained_on
     )
     return predictor, opened.config
+
+
+def _naming(config: Config, annotations: str | None) -> Config:
+    """The recipe with these annotations in the place where class names are looked for first."""
+    if annotations is None:
+        return config
+    source = config.data.test.source.model_copy(
+        update={"dataset_dir": "", "anno_path": str(Path(annotations).absolute())}
+    )
+    test = config.data.test.model_copy(update={"source": source})
+    return config.model_copy(update={"data": config.data.model_copy(update={"test": test})})
 
 
 def _with_data(config: Config, arguments: argparse.Namespace) -> Config:
