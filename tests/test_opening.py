@@ -104,6 +104,7 @@ def test_the_licence_stays_with_a_published_file_whatever_its_recipe(r18_file: P
     assert read_weights(written.path).about == written.weights.about
 
 
+@pytest.mark.slow
 def test_a_file_with_another_name_is_recognised_by_its_tensors(
     r18_state: dict[str, Tensor], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -225,6 +226,7 @@ def test_classes_of_a_coco_json(tmp_path: Path, write_coco: Callable[..., Path])
 # ------------------------------------------------------------------- wherever weights are taken
 
 
+@pytest.mark.slow
 def test_foreign_weights_in_every_command(
     tmp_path: Path, write_coco: Callable[..., Path], save: Callable[..., Path], capsys: Capture
 ) -> None:
@@ -318,6 +320,7 @@ def test_two_processes_that_convert_the_same_model(published: LocalServer, monke
     assert read_weights(model_place(R18)).about["source"].startswith("SOLOv2_LIGHT_448_R18_3x.pth")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("published_file", ["here", "gone"])
 @pytest.mark.parametrize("state", ["of another version", "damaged"])
 def test_a_converted_model_that_does_not_serve(published: LocalServer, state: str, published_file: str) -> None:
@@ -352,6 +355,7 @@ def test_the_zoo_command(published: LocalServer, capsys: Capture) -> None:
     assert main(["zoo", "verify"]) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trouble", ["cut", "missing", "gone", "another file", "other weights", "full disk"])
 def test_trouble_leaves_one_line_and_nothing_else(
     published: LocalServer, capsys: Capture, monkeypatch: pytest.MonkeyPatch, save: Callable[..., Path], trouble: str

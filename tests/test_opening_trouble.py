@@ -26,6 +26,8 @@ from solov2.weights.zoo import zoo_entry
 from tests.test_opening import R18, SMALL, Capture, make_state, serve, write_foreign
 from tests.weights.local_server import local_server, send
 
+pytestmark = pytest.mark.slow  # models of 18 million parameters, again and again
+
 R34 = "solov2_light_448_r34_fpn_8gpu_3x"
 
 

@@ -276,6 +276,7 @@ def at_start(network: SOLOv2, trained: Trained) -> Iterator[SOLOv2]:
     network.load_state_dict(trained.start)
 
 
+@pytest.mark.slow
 def test_names_of_what_is_trained(network: SOLOv2, frozen_step: Any, case: str) -> None:
     names = frozen_step["trainable_names"].tolist()
     assert len(set(names)) == len(names) == CASES[case].trained
