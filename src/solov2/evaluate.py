@@ -86,7 +86,9 @@ class Share:
         return {image: records for part in parts or [found] for image, records in part.items()}
 
 
-def evaluate(predictor: Predictor, dataset: CocoDataset, *, batch_size: int = 1, workers: int = 0) -> Evaluation | None:
+def evaluate(
+    predictor: Predictor, dataset: CocoDataset, *, batch_size: int = 1, workers: int = 0, boundary: bool = False
+) -> Evaluation | None:
     """Predicts all pictures of a data set and computes mask AP.
 
     Where torch.distributed is in use every process must call it.
@@ -96,6 +98,7 @@ def evaluate(predictor: Predictor, dataset: CocoDataset, *, batch_size: int = 1,
         dataset: of the model's classes, without annotations in its samples.
         batch_size: pictures that go through the network together.
         workers: processes that read pictures.
+        boundary: measure boundary AP instead.
 
     Returns:
         What was measured; None in all processes but the first.
@@ -106,7 +109,7 @@ def evaluate(predictor: Predictor, dataset: CocoDataset, *, batch_size: int = 1,
         return None
     seconds = time.perf_counter() - started
     truth = dataset.ground_truth()
-    ap = mask_ap(truth, results, max_dets=predictor.config.decode.post_nms_top_n)
+    ap = mask_ap(truth, results, max_dets=predictor.config.decode.post_nms_top_n, boundary=boundary)
     return Evaluation(ap, results, seconds, len(dataset), truth)
 
 

@@ -2,10 +2,9 @@
 
 import io
 import json
-import logging
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -41,13 +40,9 @@ EvalReader:
 
 
 @pytest.fixture(autouse=True)
-def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Relative outputs go to the test's folder; the root logger is left as it was."""
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root_logger: None) -> None:
+    """Relative outputs go to the test's folder."""
     monkeypatch.chdir(tmp_path)
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:], root.level = handlers, level
 
 
 @pytest.fixture

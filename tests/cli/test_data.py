@@ -1,8 +1,7 @@
 """solov2 data, run in this process."""
 
 import json
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,13 +15,9 @@ Capture = pytest.CaptureFixture[str]
 
 
 @pytest.fixture(autouse=True)
-def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Relative outputs go to the test's folder; the root logger is left as it was."""
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root_logger: None) -> None:
+    """Relative outputs go to the test's folder."""
     monkeypatch.chdir(tmp_path)
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:], root.level = handlers, level
 
 
 @pytest.fixture

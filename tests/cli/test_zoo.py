@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -23,13 +21,10 @@ ENHANCE = "solov2_r50_enhance_coco"
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A cache folder of its own; the root logger is left as it was."""
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root_logger: None) -> Path:
+    """A cache folder of its own."""
     monkeypatch.setenv("SOLOV2_HOME", str(tmp_path / "home"))
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield tmp_path / "home"
-    root.handlers[:], root.level = handlers, level
+    return tmp_path / "home"
 
 
 @pytest.fixture

@@ -27,8 +27,13 @@ def _refuse(parser: argparse.ArgumentParser, reasons: dict[str, str]) -> None:
 
 
 _NO_SLIM = "models are neither pruned nor distilled; leave it out"
-_NO_SLICES = "pictures are predicted whole; leave it out"
-_NO_VISUALDL = "curves are drawn by --logger tensorboard of solov2 train"
+_NOT_IN_EVAL_OR_INFER = {
+    "--slim_config": _NO_SLIM,
+    "--slice_infer --slice_size --overlap_ratio --combine_method --match_threshold --match_metric": (
+        "pictures are predicted whole; leave it out"
+    ),
+    "--use_vdl --vdl_log_dir": "curves are drawn by --logger tensorboard of solov2 train",
+}
 
 
 def _config(parser: argparse.ArgumentParser, *, required: bool) -> None:
@@ -133,15 +138,7 @@ def _eval(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--boundary", action="store_true", help="boundary AP instead of mask AP (solov2[boundary])")
     parser.add_argument("--amp", action="store_true", help="run the network in half precision")
     _device(parser)
-    _refuse(
-        parser,
-        {
-            "--slim_config": _NO_SLIM,
-            "--bias": "masks have no boxes whose sides it could change",
-            "--slice_infer --slice_size --overlap_ratio --combine_method --match_threshold --match_metric": _NO_SLICES,
-            "--use_vdl --vdl_log_dir": _NO_VISUALDL,
-        },
-    )
+    _refuse(parser, _NOT_IN_EVAL_OR_INFER | {"--bias": "masks have no boxes whose sides it could change"})
     parser.set_defaults(module="evaluate")
 
 
@@ -172,13 +169,11 @@ def _infer(parser: argparse.ArgumentParser) -> None:
     _device(parser)
     _refuse(
         parser,
-        {
-            "--slim_config": _NO_SLIM,
+        _NOT_IN_EVAL_OR_INFER
+        | {
             "--save_threshold": "it has no effect on masks there either; segm.json holds all instances",
             "--do_eval": "solov2 eval measures",
             "--rtn_im_file": "the table and segm.json name every picture",
-            "--slice_infer --slice_size --overlap_ratio --combine_method --match_threshold --match_metric": _NO_SLICES,
-            "--use_vdl --vdl_log_dir": _NO_VISUALDL,
         },
     )
     parser.set_defaults(module="infer")

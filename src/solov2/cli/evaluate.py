@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
             if results is not None:
                 _write_results(arguments, results)
             return 0
-        evaluation = evaluate(predictor, dataset, batch_size=batch_size, workers=workers)
+        evaluation = evaluate(predictor, dataset, batch_size=batch_size, workers=workers, boundary=arguments.boundary)
     if evaluation is None:
         return 0  # the first process tells
     speed = evaluation.images / max(evaluation.seconds, 1e-9)
@@ -109,10 +109,6 @@ def _evaluate_json(arguments: argparse.Namespace) -> int:
 def _tell(
     arguments: argparse.Namespace, ap: MaskAP, truth: dict[str, Any], results: list[CocoResult], threshold: float
 ) -> None:
-    if arguments.boundary and ap.backend != "faster-coco-eval":
-        from solov2.coco_metrics import mask_ap
-
-        ap = mask_ap(truth, results, max_dets=ap.max_dets, boundary=True)
     kind = "boundary" if arguments.boundary else "mask"
     print(f"{kind} AP with maxDets {ap.max_dets} (the most instances per picture), computed by {ap.backend}")
     print("\n".join(ap.table(per_class=arguments.classwise)))

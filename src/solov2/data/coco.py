@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from solov2.data.coco_checks import (
     report,
     usable_parts,
 )
-from solov2.data.image import read_image
+from solov2.data.image import RGB, read_image
 from solov2.data.loader import Key
 from solov2.data.sample import PairTransform
 from solov2.data.shapes import Bitmap, Polygons, Shape
@@ -225,17 +225,31 @@ class CocoDataset(Dataset[Sample]):
 
     def _read(self, record: dict[str, Any]) -> Sample:
         image = read_image(self.image_dir / record["file_name"])
-        hw = (image.shape[0], image.shape[1])
         annotations = [a for a in self._annotations.get(record["id"], ()) if not is_crowd(a)]
-        return Sample(
-            image=image,
-            original_hw=hw,
-            image_id=int(record["id"]),
-            name=str(record["file_name"]),
-            labels=np.array([self._label_of[a["category_id"]] for a in annotations], np.int64),
-            boxes=np.array([_box_of(a) for a in annotations], np.float64).reshape(-1, 4),
-            shapes=tuple(shape_of(a["segmentation"], hw) for a in annotations),
-        )
+        return make_sample(image, record, annotations, self._label_of)
+
+
+def make_sample(
+    image: RGB, record: Mapping[str, Any], annotations: Sequence[Mapping[str, Any]], label_of: Mapping[int, int]
+) -> Sample:
+    """A picture with its instances, as they stand in the json.
+
+    Args:
+        image: (H, W, 3).
+        record: the picture's, in COCO's form.
+        annotations: its instances', checked and without crowds.
+        label_of: labels by category id.
+    """
+    hw = (image.shape[0], image.shape[1])
+    return Sample(
+        image=image,
+        original_hw=hw,
+        image_id=int(record["id"]),
+        name=str(record["file_name"]),
+        labels=np.array([label_of[a["category_id"]] for a in annotations], np.int64),
+        boxes=np.array([_box_of(a) for a in annotations], np.float64).reshape(-1, 4),
+        shapes=tuple(shape_of(a["segmentation"], hw) for a in annotations),
+    )
 
 
 def is_crowd(annotation: dict[str, Any]) -> bool:
@@ -270,7 +284,7 @@ def _names(categories: Sequence[Category]) -> str:
     return f"({shown}{', …' if len(categories) > 10 else ''})"
 
 
-def _box_of(annotation: dict[str, Any]) -> tuple[float, float, float, float]:
+def _box_of(annotation: Mapping[str, Any]) -> tuple[float, float, float, float]:
     x, y, width, height = (float(value) for value in annotation["bbox"])
     return x, y, x + width, y + height
 

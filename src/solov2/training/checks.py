@@ -140,10 +140,9 @@ def telling_out_of_memory(config: Config) -> Iterator[None]:
     """
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise TrainingError(f"out of memory ({_first_line(error)}); {_advice(config)}") from None
-    except RuntimeError as error:
-        if "not enough memory" not in str(error) and "out of memory" not in str(error):
+    except (MemoryError, RuntimeError) as error:  # PyTorch's on a CPU is a RuntimeError like any other
+        ended = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if not ended and not any(words in str(error) for words in ("not enough memory", "out of memory")):
             raise
         raise TrainingError(f"out of memory ({_first_line(error)}); {_advice(config)}") from None
 

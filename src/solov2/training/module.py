@@ -86,10 +86,7 @@ class SOLOv2Module(lightning.LightningModule):
         predictions = self.model(images.contiguous(memory_format=torch.channels_last))
         losses = self.compute_losses(predictions, batch.targets)
         total = torch.stack(list(losses.values())).sum()
-        bad = not bool(torch.isfinite(total))
-        if self.trainer.world_size > 1:  # all devices stop together, or the others would wait for ever
-            bad = self.trainer.strategy.reduce_boolean_decision(bad, all=False)
-        if bad:
+        if any_device(self.trainer, not bool(torch.isfinite(total))):  # or the others would wait for ever
             self._leave_out(batch, losses, before)
             # Alone, a step without a loss changes nothing. Among several devices all must come to the same
             # gradients: zero, for every parameter.
@@ -163,3 +160,10 @@ class SOLOv2Module(lightning.LightningModule):
         elif self.ema:
             state = {name.removeprefix("model."): value for name, value in checkpoint["state_dict"].items()}
             self.ema.model.load_state_dict(state)
+
+
+def any_device(trainer: lightning.Trainer, wanted: bool) -> bool:
+    """Whether one of the devices wants something: what they do together they have to decide together."""
+    if trainer.world_size == 1:
+        return wanted
+    return bool(trainer.strategy.reduce_boolean_decision(wanted, all=False))

@@ -14,7 +14,7 @@ import lightning
 
 from solov2.atomic import write_atomically
 from solov2.evaluate import Evaluation
-from solov2.training.module import SOLOv2Module
+from solov2.training.module import SOLOv2Module, any_device
 from solov2.training.progress import METRICS_FILE, append_metrics, stepped, tell_loggers
 
 logger = logging.getLogger(__name__)
@@ -88,13 +88,6 @@ class Snapshots(lightning.Callback):
         if ap.ap >= self.best_ap:
             self.best_ap = ap.ap
             self.save_best(module)
-
-
-def any_device(trainer: lightning.Trainer, wanted: bool) -> bool:
-    """Whether one of the devices wants something: what they do together they have to decide together."""
-    if trainer.world_size == 1:
-        return wanted
-    return bool(trainer.strategy.reduce_boolean_decision(wanted, all=False))
 
 
 def save_checkpoint(trainer: lightning.Trainer, folder: Path) -> None:

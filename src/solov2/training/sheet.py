@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from solov2.data.coco import CocoDataset, is_crowd, shape_of
+from solov2.data.coco import CocoDataset, is_crowd, make_sample
 from solov2.data.image import read_image
-from solov2.data.sample import Sample
 from solov2.errors import ImageError
 from solov2.evaluate import Evaluation
 from solov2.formats import from_coco_results
@@ -37,6 +36,7 @@ def draw_sheet(evaluation: Evaluation, dataset: CocoDataset, categories: Sequenc
         (H, W, 3) RGB; None if none of the pictures can be read.
     """
     tiles = []
+    label_of = {category.id: label for label, category in enumerate(categories)}
     for index in np.unique(np.linspace(0, len(dataset) - 1, PICTURES).round().astype(int)):
         record = dataset.records[index]
         try:
@@ -47,22 +47,8 @@ def draw_sheet(evaluation: Evaluation, dataset: CocoDataset, categories: Sequenc
         found = [r for r in evaluation.results if r["image_id"] == record["id"] and r["score"] >= LEAST_SCORE]
         instances = from_coco_results(found, (image.shape[0], image.shape[1]), categories)
         name = Path(record["file_name"]).name
-        tiles.append(
-            (draw_sample(_sample(image, truth, name, categories), categories), f"{name}  {len(truth)} objects")
-        )
+        sample = make_sample(image, record, truth, label_of)
+        drawn = draw_sample(replace(sample, boxes=sample.boxes[:0]), categories)  # masks alone are compared
+        tiles.append((drawn, f"{name}  {len(truth)} objects"))
         tiles.append((draw_instances(image, instances), f"{len(found)} found, score {LEAST_SCORE} and more"))
     return contact_sheet(tiles) if tiles else None
-
-
-def _sample(image: Picture, annotations: list[dict[str, Any]], name: str, categories: Sequence[Category]) -> Sample:
-    hw = (image.shape[0], image.shape[1])
-    label_of = {category.id: label for label, category in enumerate(categories)}
-    return Sample(
-        image=image,
-        original_hw=hw,
-        image_id=0,
-        name=name,
-        labels=np.array([label_of[a["category_id"]] for a in annotations], np.int64),
-        boxes=np.zeros((0, 4)),
-        shapes=tuple(shape_of(a["segmentation"], hw) for a in annotations),
-    )
