@@ -91,11 +91,18 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = build_model(config)
+        pictures = np.stack([noise_picture(64, 96, seed) for seed in range(4)])
         with torch.no_grad():
             # Trained models are sure of themselves; here it takes larger weights and no bias.
-            model.grid_head.category_output.weight.mul_(10)
-            torch.nn.init.zeros_(model.grid_head.category_output.bias)
-            model.grid_head.kernel_output.weight.mul_(10)
+            for output in model.grid_head.category_output:
+                output.weight.mul_(10)
+                torch.nn.init.zeros_(output.bias)
+            for output in model.grid_head.kernel_output:
+                output.weight.mul_(10)
+            for module in model.modules():
+                if isinstance(module, torch.nn.BatchNorm2d):
+                    module.momentum = 1.0  # the statistics of one batch: without any, nothing of a picture gets through
+            model(torch.from_numpy(pictures).permute(0, 3, 1, 2) / 64 - 2)
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
     weights = WeightsFile(
         state=model.state_dict(),

@@ -165,7 +165,11 @@ def test_center_region(hw: tuple[int, int], box: Box, scale: float, expected: li
 def test_cells_use_floor_division_of_the_share() -> None:
     # 0.3 // 0.1 is 2 in floating point: the published targets carry that rounding.
     first, last = center_cells(
-        torch.tensor([[30.0, 30.0]], dtype=torch.float64), torch.zeros(1, 2, dtype=torch.float64), (100, 100), 10, 0.2
+        torch.tensor([[30.0, 30.0]], dtype=torch.float64),
+        torch.zeros(1, 2, dtype=torch.float64),
+        (100, 100),
+        (10, 10),
+        0.2,
     )
     assert first.tolist() == last.tolist() == [[2, 2]]
 
@@ -203,6 +207,24 @@ def test_assigner_is_assign_with_its_settings() -> None:
         assert torch.equal(a.labels, b.labels)
         assert torch.equal(a.cells, b.cells)
     assert len(ours[0].cells) > len(assign(targets, (4,), ((1, 100),), 0.2)[0].cells)
+
+
+def test_grids_that_are_the_networks_maps() -> None:
+    """One cell per stride, also where the coarsest map is rounded up; the same as that grid stated."""
+    targets = solid([(10, 10, 60, 60), (100, 20, 150, 90)], [1, 2], (96, 160))
+    assigner = Assigner((), ((1, 100), (20, 200)), 0.9, strides=(8, 64))
+    fine, coarse = assigner(targets)
+    assert len(fine.labels) == 12 * 20
+    assert len(coarse.labels) == 2 * 3  # 96 and 160 pixels in cells of 64
+    (expected,) = assign(targets, ((12, 20),), ((1, 100),), 0.9)
+    assert torch.equal(fine.cells, expected.cells)
+    rows, columns = (fine.cells // 20 * 8 + 4).tolist(), (fine.cells % 20 * 8 + 4).tolist()
+    for y, x, instance in zip(rows, columns, fine.instances.tolist(), strict=True):
+        cy, cx = targets.centers[instance].tolist()
+        assert abs(y - cy) <= 12
+        assert abs(x - cx) <= 12  # at most one cell from the centre's own
+    # The second one's centre is at (54.5, 124.5): row 0 and column 1 of cells of 64 pixels, not of 48 by 53.
+    assert 1 in coarse.cells[coarse.instances == 1].tolist()
 
 
 def test_as_many_ranges_as_grids() -> None:

@@ -13,6 +13,8 @@ from solov2.build import (
     build_optimizer,
     build_split_transforms,
     decode_options,
+    load_source,
+    source_files,
     source_paths,
 )
 from solov2.config import shipped_recipes
@@ -21,8 +23,14 @@ from solov2.model.deform import DeformConv2d
 from solov2.model.layers import EvalBatchNorm2d, FrozenBatchNorm2d, SharedBatchNorm2d
 from solov2.model.resnet import ResNet
 from solov2.model.shufflenet import ShuffleNetV2
+from solov2.structures import Targets
 
 Write = Callable[..., Path]
+
+SQUARE_GRIDS = Path(__file__).parent / "fixtures" / "square_grids.yml"
+NATIVE_TARGETS = (
+    "TrainReader.batch_transforms=[{PadBatch: {pad_to_stride: 32}}, {Gt2Solov2Target: {num_grids: native}}]"
+)
 
 
 def changed(recipe: str = "nano", **sections: dict[str, Any]) -> Config:
@@ -47,11 +55,78 @@ def test_model_of_the_small_recipe() -> None:
     assert model.training
     with torch.no_grad():
         found = model.eval()(torch.zeros(1, 3, 32, 64))
-    head = config.model.grid_head
-    assert [tuple(logits.shape) for logits in found.category_logits] == [(1, 3, s, s) for s in head.grid_sizes]
+    assert [tuple(logits.shape[1:]) for logits in found.category_logits] == [(3, 4, 8), (3, 2, 4), (3, 1, 2), (3, 1, 1)]
+    assert [tuple(kernels.shape[1:]) for kernels in found.kernels] == [(69, 4, 8), (69, 2, 4), (69, 1, 2), (69, 1, 1)]
+    assert found.mask_features.shape == (1, 69, 8, 16)  # 64 and those of the ellipse
+    assert found.strides == config.model.grid_head.strides == (8, 16, 32, 64)
+
+
+def test_model_with_square_grids() -> None:
+    config = load_config(SQUARE_GRIDS)
+    model, head = build_model(config), config.model.grid_head
+    with torch.no_grad():
+        found = model.eval()(torch.zeros(1, 3, 32, 64))
+    assert [tuple(logits.shape) for logits in found.category_logits] == [(1, 80, s, s) for s in head.grid_sizes]
     assert [kernels.shape[1] for kernels in found.kernels] == [head.kernel_channels] * len(head.grid_sizes)
     assert found.mask_features.shape == (1, head.kernel_channels, 8, 16)
     assert found.strides == head.strides
+
+
+def test_native_grids_of_a_published_network() -> None:
+    """Neck, grids, towers and position are chosen apart from each other."""
+    native = ["SOLOv2Head.num_grids=native", "SOLOv2Head.segm_strides=[8, 16, 32, 64, 64]", "ResNet.depth=18"]
+    config = load_config("solov2_r50_fpn_1x_coco", [*native, NATIVE_TARGETS, "SOLOv2.position=relative"])
+    with torch.device("meta"):
+        found = build_model(config).eval()(torch.zeros(1, 3, 64, 96))
+    assert [tuple(kernels.shape) for kernels in found.kernels[:3]] == [(1, 261, 8, 12), (1, 261, 4, 6), (1, 261, 2, 3)]
+
+
+def two_pictures() -> tuple[torch.Tensor, list[Targets]]:
+    """Two noise pictures 64 by 96 with one square each, of the first and of the second class."""
+    masks, boxes = torch.zeros((1, 16, 24), dtype=torch.uint8), torch.tensor([[8, 8, 40, 40]], dtype=torch.float64)
+    masks[:, 2:10, 2:10] = 1
+    center = torch.tensor([[23.5, 23.5]], dtype=torch.float64)
+    images = torch.randn((2, 3, 64, 96), generator=torch.Generator().manual_seed(0))
+    return images, [Targets(torch.tensor([label]), boxes, center, masks) for label in (0, 1)]
+
+
+@pytest.mark.parametrize("recipe", ["nano", "solov2_nano_coco", "solov2_nano_nuclei"])
+def test_a_training_step_reaches_all_but_the_frozen_parts(recipe: str) -> None:
+    torch.manual_seed(0)
+    config = changed(recipe, model={"num_classes": 2})
+    model, frozen = build_model(config), tuple(f"{name}." for name in config.train.freeze)
+    assert bool(frozen) == (recipe != "nano")
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    images, targets = two_pictures()
+    optimizer = build_optimizer(config, model, lr_scale=1.0)
+    sum(build_loss(config)(model.train()(images), targets).values()).backward()  # type: ignore[union-attr]
+    optimizer.step()
+    names = dict(model.named_parameters())
+    assert {name for name, p in names.items() if not p.requires_grad} == {n for n in names if _among(n, frozen)}
+    assert {name for name, p in names.items() if p.grad is None} == {n for n in names if _among(n, frozen)}
+    after = model.state_dict()
+    assert list(after) == list(before)
+    statistics = ("running_mean", "running_var", "num_batches_tracked")
+    for name, tensor in after.items():
+        if _among(name, frozen):
+            assert torch.equal(tensor, before[name]), name
+        elif name.endswith(statistics):
+            assert not torch.equal(tensor, before[name]), name
+
+
+def _among(name: str, parts: tuple[str, ...]) -> bool:
+    return bool(parts) and name.startswith(parts)
+
+
+def test_a_frozen_part_that_is_not_there() -> None:
+    with pytest.raises(ConfigError) as error:
+        build_model(load_config("nano", ["freeze=[backbone, fpn.laterals]"]))
+    message = str(error.value)
+    assert message.startswith("freeze: the network has no such part (")
+    assert "laterals" in message
+    for part in ("backbone", "fpn.top_down", "mask_branch", "grid_head.kernel_output"):
+        assert f"{part}, " in f"{message}, "
+    assert "\n" not in message
 
 
 def built(*overrides: str) -> Any:
@@ -64,7 +139,7 @@ def built(*overrides: str) -> Any:
     ("overrides", "kind"),
     [
         (["ResNet.freeze_norm=true"], FrozenBatchNorm2d),
-        (["ResNet.norm_eval=true"], EvalBatchNorm2d),
+        (["ResNet.norm_eval=true", "ResNet.norm_type=bn"], EvalBatchNorm2d),
         (["ResNet.norm_type=bn"], nn.BatchNorm2d),
         ([], SharedBatchNorm2d),
     ],
@@ -180,6 +255,13 @@ def test_data_set(write_coco: Write, training: bool, allow_empty: bool, limit: i
         assert min(sample.hw) >= 352  # the recipe's transforms are applied
 
 
+def test_pictures_are_repeated_in_training_alone(write_coco: Write) -> None:
+    settings = {"source": source(coco(write_coco)), "reader": {"repeat_area": 192}}  # of 24 by 32 pixels
+    config = changed(data={"train": settings, "eval": settings})
+    assert len(build_dataset(config, config.data.train, training=True, strict=True)) == 4
+    assert len(build_dataset(config, config.data.eval, training=False, strict=True)) == 3
+
+
 def test_data_set_with_other_classes(write_coco: Write) -> None:
     config = changed(data={"eval": {"source": source(coco(write_coco))}})
     with pytest.raises(DatasetError, match=r"category 7 \('disc'\) is none of the model's 1 classes"):
@@ -204,6 +286,36 @@ def test_source_paths(monkeypatch: pytest.MonkeyPatch, settings: dict[str, str],
     monkeypatch.setenv("HOME", "/home/me")
     config = changed(data={"train": {"source": settings}})
     assert source_paths(config.data.train) == (Path(json_path), Path(folder))
+
+
+@pytest.mark.parametrize(
+    ("image_dir", "folders"), [("i", ["d/i", "d/i"]), (["i", "/y"], ["d/i", "/y"]), ("", ["d", "d"])]
+)
+def test_source_files(image_dir: Any, folders: list[str]) -> None:
+    settings = {"dataset_dir": "d", "anno_path": ["a.json", "/x/b.json"], "image_dir": image_dir}
+    split = changed(data={"train": {"source": settings}}).data.train
+    expected = list(zip([Path("d/a.json"), Path("/x/b.json")], map(Path, folders), strict=True))
+    assert source_files(split) == expected
+    assert source_paths(split) == expected[0]
+
+
+def test_a_data_set_of_two_files(write_coco: Write) -> None:
+    first = coco(write_coco)
+    square = [4, 4, 20, 4, 20, 20, 4, 20]
+    record = {"id": 1, "image_id": 9, "category_id": 7, "segmentation": [square], "bbox": [4, 4, 16, 16]}
+    image = {"id": 9, "file_name": "9.png", "height": 24, "width": 32, "labelled_categories": "disc"}
+    second = write_coco([image], [record], name="second.json")
+    settings = {"source": source(first, anno_path=[str(first), str(second)])}
+    config = changed(data={"train": settings, "eval": settings})
+    dataset = build_dataset(config, config.data.train, training=True, strict=True)
+    assert [dataset[0, index].labels.tolist() for index in range(2)] == [[1], [0]]
+    known = dataset[0, 1].known
+    assert known is not None
+    assert known.tolist() == [True, False]
+    truth = build_dataset(config, config.data.eval, training=False, strict=True).ground_truth()
+    assert [image["id"] for image in truth["images"]] == [1, 2, 3, 9]
+    assert sorted(annotation["id"] for annotation in truth["annotations"]) == [1, 2]
+    assert load_source(config.data.train, pictures=False).known == {9: {7}}
 
 
 class _Parts(torch.nn.Module):
@@ -237,5 +349,6 @@ def test_uniform_optimizers(uniform: str, settings: set[tuple[float, float]]) ->
 
 
 def test_loss_has_the_recipes_weights() -> None:
-    config = changed(loss={"mask_weight": 5.0})
+    config = changed(loss={"mask_weight": 5.0, "top_cells": 4})
     assert build_loss(config).mask_weight == 5.0
+    assert build_loss(config).top_cells == 4

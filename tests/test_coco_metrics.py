@@ -3,6 +3,7 @@ import importlib.util
 import io
 import json
 import math
+import pickle
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -12,7 +13,17 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from solov2.coco_metrics import Matching, mask_ap, pooled_matching, save_curves
+from solov2.coco_metrics import (
+    Matching,
+    Tally,
+    ap_of,
+    best_threshold,
+    mask_ap,
+    matching_of,
+    pooled_matching,
+    read_ground_truth,
+    save_curves,
+)
 from solov2.coco_metrics.curves import draw_curve
 from solov2.errors import DatasetError, MissingDependencyError
 
@@ -26,8 +37,6 @@ FROZEN_STATS = (
 )  # fmt: skip
 
 PERFECT = pytest.approx(1.0)  # pycocotools adds the smallest float to its denominators
-
-BACKENDS = ["pycocotools"] + (["hotcoco"] if importlib.util.find_spec("hotcoco") else [])
 
 
 def rle(mask):
@@ -57,14 +66,21 @@ def result(mask, score=0.5, image_id=1, category_id=1, **fields):
     return {"image_id": image_id, "category_id": category_id, "segmentation": mask, "score": score, **fields}
 
 
-def reference_stats(truth, results):
+def reference(truth, results, limits=(1, 10, 100)):
     with redirect_stdout(io.StringIO()):
         coco = COCO()
         coco.dataset = copy.deepcopy(truth)
         coco.createIndex()
         evaluation = COCOeval(coco, coco.loadRes(copy.deepcopy(results)), "segm")
+        evaluation.params.maxDets = list(limits)
         evaluation.evaluate()
         evaluation.accumulate()
+    return evaluation
+
+
+def reference_stats(truth, results):
+    evaluation = reference(truth, results)
+    with redirect_stdout(io.StringIO()):
         evaluation.summarize()
     return tuple(evaluation.stats.tolist())
 
@@ -120,101 +136,96 @@ SITUATIONS = {
 }
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("settings", SITUATIONS.values(), ids=SITUATIONS.keys())
-def test_stats_are_pycocotools_exactly(settings, backend):
+def test_stats_are_pycocotools_exactly(settings):
     for seed in range(3):
         truth, results = random_scene(seed, **settings)
-        assert mask_ap(truth, results, backend=backend).stats == reference_stats(truth, results)
+        assert mask_ap(truth, results).stats == reference_stats(truth, results)
 
 
 @pytest.mark.parametrize("max_dets", [1, 5, 10, 30, 300])
-def test_backends_agree_at_any_number_of_detections(max_dets):
-    pytest.importorskip("hotcoco")
+def test_any_number_of_detections_is_as_in_pycocotools(max_dets):
     for seed in range(2):
-        truth, results = random_scene(seed, detections=120, ties=True, crowds=0.2, categories=(1, 3))
-        hotcoco = mask_ap(truth, results, max_dets=max_dets, backend="hotcoco")
-        pycocotools = mask_ap(truth, results, max_dets=max_dets, backend="pycocotools")
-        assert (hotcoco.stats, hotcoco.per_class) == (pycocotools.stats, pycocotools.per_class)
+        truth, results = random_scene(seed, detections=120, ties=True, crowds=0.2, categories=(1, 3, 4))
+        arrays = reference(truth, results, sorted({1, 10, max_dets})).eval
+        measured = mask_ap(truth, results, max_dets=max_dets)
+        last = sorted({1, 10, max_dets}).index(max_dets)
+        precision, recall = arrays["precision"][..., 0, last], arrays["recall"][..., 0, last]
+        assert measured.stats[0] == precision[precision > -1].mean()
+        assert measured.stats[8] == recall[recall > -1].mean()
+        for index, name in enumerate(("c1", "c3")):
+            assert measured.curves[name].tolist() == precision[0, :, index].tolist()
+            assert measured.per_class[name] == precision[:, :, index].mean()
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_frozen_numbers_of_paddledetection(backend, capfd):
+def test_frozen_numbers_of_paddledetection(capfd):
     results = json.loads((PARITY / "ap_dt.json").read_text())
-    measured = mask_ap(PARITY / "ap_gt.json", results, backend=backend)
+    measured = mask_ap(PARITY / "ap_gt.json", results)
     assert measured.stats == pytest.approx(FROZEN_STATS, abs=1e-12)
-    assert (measured.backend, measured.max_dets) == (backend, 100)
+    assert measured.max_dets == 100
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_max_dets_limits_detections_per_picture_and_class(backend):
+def test_max_dets_limits_detections_per_picture_and_class():
     # Three objects; the best detection is right, then two false ones, then two right ones.
     places = [(0, 0, 5, 5), (0, 10, 5, 15), (5, 5, 10, 10)]
     truth = scene(*[(rectangle(*place), {}) for place in places])
     found = [rectangle(*places[0]), *[rectangle(9, 19, 10, 20)] * 2, rectangle(*places[1]), rectangle(*places[2])]
     results = [result(mask, score) for mask, score in zip(found, (0.9, 0.8, 0.7, 0.6, 0.5), strict=True)]
 
-    one = mask_ap(truth, results, max_dets=1, backend=backend)
+    one = mask_ap(truth, results, max_dets=1)
     assert one.ap == pytest.approx(34 / 101)  # precision 1 up to recall 1/3: steps 0.00 .. 0.33
     assert one.stats[8] == pytest.approx(1 / 3)
-    three = mask_ap(truth, results, max_dets=3, backend=backend)
+    three = mask_ap(truth, results, max_dets=3)
     assert three.stats[8] == pytest.approx(1 / 3)
-    assert mask_ap(truth, results, max_dets=5, backend=backend).stats[8] == 1.0
+    assert mask_ap(truth, results, max_dets=5).stats[8] == 1.0
     assert (one.names[8], three.names[8], one.names[6]) == ("AR@1", "AR@3", "AR@1")
 
 
-@pytest.mark.parametrize("backend", ["auto", *BACKENDS])
-def test_no_detections(backend):
+def test_no_detections():
     truth = scene((rectangle(0, 0, 5, 5), {}), categories=(1, 2))
-    measured = mask_ap(truth, [], backend=backend)
+    measured = mask_ap(truth, [])
     # 25 pixels are a small object; there is no medium and no large one.
     assert measured.stats == (0, 0, 0, 0, -1, -1, 0, 0, 0, 0, -1, -1)
     assert measured.per_class == {"c1": 0, "c2": -1}
-    assert measured.backend == "pycocotools"
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_no_objects(backend):
-    assert mask_ap(scene(), [result(rectangle(0, 0, 5, 5))], backend=backend).stats == (-1,) * 12
+def test_no_objects():
+    assert mask_ap(scene(), [result(rectangle(0, 0, 5, 5))]).stats == (-1,) * 12
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_fields_a_file_may_lack(backend):
+def test_fields_a_file_may_lack():
     mask = rectangle(0, 0, 5, 5)
     truth = scene((mask, {}), ([[0, 5, 5, 5, 5, 10, 0, 10]], {}))  # neither info, iscrowd nor area
-    assert mask_ap(truth, [result(mask)], backend=backend).stats[3] == pytest.approx(51 / 101)
+    assert mask_ap(truth, [result(mask)]).stats[3] == pytest.approx(51 / 101)
     del truth["images"][0]["height"]
     with pytest.raises(DatasetError, match="'height' and 'width' are not in the file"):
-        mask_ap(truth, [], backend=backend)
+        mask_ap(truth, [])
     del truth["annotations"][1]
-    assert mask_ap(truth, [result(mask)], backend=backend).ap == PERFECT
+    assert mask_ap(truth, [result(mask)]).ap == PERFECT
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("ids", [(0, 1), (7, 7), (None, None)])
-def test_annotation_ids_do_not_matter(ids, backend):
+def test_annotation_ids_do_not_matter(ids):
     masks = rectangle(0, 0, 5, 5), rectangle(5, 5, 10, 10)
     truth = scene(*[(mask, {"id": number}) for mask, number in zip(masks, ids, strict=True)])
-    assert mask_ap(truth, [result(mask) for mask in masks], backend=backend).ap == PERFECT
+    assert mask_ap(truth, [result(mask) for mask in masks]).ap == PERFECT
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_ids_may_be_text(backend):
+def test_ids_may_be_text():
     truth = scene((rectangle(0, 0, 5, 5), {}))
     truth["images"][0]["id"] = truth["annotations"][0]["image_id"] = "a.jpg"
-    assert mask_ap(truth, [result(rectangle(0, 0, 5, 5), image_id="a.jpg")], backend=backend).ap == PERFECT
+    assert mask_ap(truth, [result(rectangle(0, 0, 5, 5), image_id="a.jpg")]).ap == PERFECT
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_boxes_of_results_do_not_sort_them_by_size(backend):
+def test_boxes_of_results_do_not_sort_them_by_size():
     # A false detection of few pixels in a large box is small: it must not lower the AP of large objects.
     large, corners = np.zeros((200, 200), bool), np.zeros((200, 200), bool)
     large[:150, :150] = True
     corners[[0, 199], [0, 199]] = True
     truth = scene((rle(large), {}), hw=(200, 200))
     results = [result(rle(large), 0.5), result(rle(corners), 0.9, bbox=[0.0, 0.0, 200.0, 200.0], area=40000)]
-    measured = mask_ap(truth, results, backend=backend)
+    measured = mask_ap(truth, results)
     assert measured.stats[5] == PERFECT
     assert measured.ap == pytest.approx(0.5)
 
@@ -222,8 +233,7 @@ def test_boxes_of_results_do_not_sort_them_by_size(backend):
 def test_arguments_stay_as_they_are():
     truth, results = random_scene(0, polygons=True)
     before = copy.deepcopy((truth, results))
-    for backend in BACKENDS:
-        mask_ap(truth, results, backend=backend)
+    mask_ap(truth, results)
     pooled_matching(truth, results, 0.5)
     assert (truth, results) == before
 
@@ -275,26 +285,33 @@ def test_boundary_ap_punishes_a_coarse_outline():
     truth = scene((rectangle(20, 20, 60, 60, hw=(100, 100)), {}), hw=(100, 100))
     found = [result(rectangle(17, 17, 63, 63, hw=(100, 100)))]
     area, boundary = mask_ap(truth, found), mask_ap(truth, found, boundary=True)
-    assert boundary.backend == "faster-coco-eval"
     assert 0 <= boundary.ap < area.ap
     perfect = [result(rectangle(20, 20, 60, 60, hw=(100, 100)))]
     assert mask_ap(truth, perfect, boundary=True).ap == PERFECT
     assert mask_ap(truth, [], boundary=True).ap == 0
 
 
+def test_boundary_ap_is_that_of_faster_coco_eval():
+    package = pytest.importorskip("faster_coco_eval")
+    for seed in range(3):
+        truth, results = random_scene(seed, crowds=0.2)
+        with redirect_stdout(io.StringIO()):
+            annotated = package.COCO(copy.deepcopy(truth))
+            found = annotated.loadRes(copy.deepcopy(results))
+            evaluation = package.COCOeval_faster(annotated, found, iouType="boundary")
+            evaluation.evaluate()
+            evaluation.accumulate()
+        for metric in ("precision", "recall"):
+            theirs = evaluation.eval[metric][..., 0, 2]
+            expected = theirs[theirs > -1].mean()
+            ours = mask_ap(truth, results, boundary=True)
+            assert (ours.ap if metric == "precision" else ours.stats[8]) == pytest.approx(expected, abs=1e-12)
+
+
 def test_boundary_ap_needs_its_package(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingDependencyError, match=r"solov2\[boundary\]"):
         mask_ap(scene((rectangle(0, 0, 5, 5), {})), [], boundary=True)
-
-
-def test_auto_uses_hotcoco_where_it_is_installed(monkeypatch):
-    truth, results = random_scene(0)
-    assert mask_ap(truth, results).backend == BACKENDS[-1]
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert mask_ap(truth, results).backend == "pycocotools"
-    with pytest.raises(MissingDependencyError, match=r"solov2\[train\]"):
-        mask_ap(truth, results, backend="hotcoco")
 
 
 MASK = rectangle(0, 0, 5, 5)
@@ -341,10 +358,9 @@ def test_files_that_are_no_ground_truth_are_refused(content, message, tmp_path):
         mask_ap(path, [])
 
 
-@pytest.mark.parametrize(("arguments", "message"), [({"max_dets": 0}, "max_dets is 0"), ({"backend": "x"}, "is 'x'")])
-def test_arguments_out_of_range(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        mask_ap(scene((MASK, {})), [result(MASK)], **arguments)
+def test_arguments_out_of_range():
+    with pytest.raises(ValueError, match="max_dets is 0"):
+        mask_ap(scene((MASK, {})), [result(MASK)], max_dets=0)
 
 
 LEFT, RIGHT = rectangle(0, 0, 10, 10), rectangle(0, 10, 10, 20)
@@ -407,6 +423,51 @@ def test_groups_are_counted_apart_and_together():
     assert counts["all"] == Matching(tp=2, fp=1, fn=1, iou_sum=2.0)
     with pytest.raises(ValueError, match="a group is called 'all'"):
         pooled_matching(truth, results, 0.5, groups={1: "all"})
+
+
+def test_the_best_threshold_is_that_of_single_counts():
+    """Matching once and matching what is left at each threshold come to the same: the better score chooses first."""
+    for seed in range(2):
+        truth, results = random_scene(seed, crowds=0.2, ties=seed == 1)
+        tally = Tally(read_ground_truth(truth))
+        tally.add(results)
+        scores = {}
+        for threshold in np.arange(0.1, 0.901, 0.05).round(2).tolist():
+            left = [record for record in results if record["score"] >= threshold]
+            alone = pooled_matching(truth, left, 0.0)
+            assert matching_of(tally, threshold) == alone == pooled_matching(truth, results, threshold)
+            scores[threshold] = alone["all"].score
+        assert best_threshold(tally) == max(scores, key=scores.get)
+
+
+def test_no_threshold_is_best_where_nothing_is_right():
+    tally = Tally(read_ground_truth(scene((LEFT, {}))))
+    assert best_threshold(tally) is None
+    tally.add([result(RIGHT, 0.9)])
+    assert best_threshold(tally) is None
+    tally.add([result(RIGHT, 0.9), result(LEFT, 0.31)])
+    assert best_threshold(tally) == pytest.approx(0.1)
+
+
+def test_pictures_may_come_one_by_one_in_any_order():
+    truth, results = random_scene(0, crowds=0.2, ties=True)
+    tally = Tally(read_ground_truth(truth))
+    for image in sorted(truth["images"], key=lambda image: -image["id"]):
+        tally.add([record for record in results if record["image_id"] == image["id"]])
+    assert ap_of(tally, 100).stats == mask_ap(truth, results).stats
+
+
+@pytest.mark.parametrize("side", [40, 800])
+def test_a_detection_leaves_a_few_bytes_however_large_the_picture(side):
+    mask = np.zeros((side, side), bool)
+    mask[::2, : side // 10] = True  # many runs: as large an RLE as there can be
+    truth = scene((rle(mask), {}), hw=(side, side))
+    tally = Tally(read_ground_truth(truth))
+    tally.add([result(rle(mask), 0.1 + number / 100) for number in range(20)])
+    (table,) = tally.by_picture.values()
+    assert table.nbytes == 20 * 38
+    assert len(pickle.dumps(tally.by_picture)) < 20 * 38 + 1000  # what processes send to the first one
+    assert matching_of(tally, 0.0)["all"] == Matching(tp=1, fp=19, iou_sum=1.0)
 
 
 def test_quotients():

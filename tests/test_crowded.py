@@ -35,14 +35,16 @@ def test_training(masks: Tensor) -> None:
     targets = Targets(
         torch.zeros(COUNT, dtype=torch.int64), torch.cat([corners, corners + 16], 1), corners.flip(1) + 7.5, masks
     )
-    grids = (64, 40, 24, 12)
+    config = load_config("solov2_nano_nuclei", ["SOLOv2Loss.top_cells=0"])
+    strides = config.model.grid_head.strides
+    grids = [SIDE // stride for stride in strides]
     predictions = Predictions(
         tuple(torch.zeros((1, 1, s, s), requires_grad=True) for s in grids),
         tuple(torch.zeros((1, 64, s, s), requires_grad=True) for s in grids),
         torch.randn((1, 64, SIDE // 4, SIDE // 4), generator=torch.manual_seed(0)).requires_grad_(),
-        (8, 8, 16, 32),
+        strides,
     )
-    losses = build_loss(load_config("solov2_nano_nuclei"))(predictions, [targets])
+    losses = build_loss(config)(predictions, [targets])
     torch.stack(list(losses.values())).sum().backward()
     trained = predictions.kernels[0].grad
     assert trained is not None

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -6,7 +7,19 @@ import torch
 from torch import Tensor
 
 import solov2.decoding
-from solov2.decoding import Candidates, category_scores, decode, find_candidates, mask_iou, matrix_nms, point_nms
+from solov2.build import build_model
+from solov2.config import load_config
+from solov2.decoding import (
+    Candidates,
+    all_scores,
+    category_scores,
+    decode,
+    find_candidates,
+    mask_iou,
+    matrix_nms,
+    point_nms,
+)
+from solov2.model.ellipse import START_RADIUS
 from solov2.structures import Frame, Predictions
 from tests.largest_tensor import LargestTensor
 
@@ -335,6 +348,19 @@ def test_a_mask_in_the_padding_is_an_empty_instance() -> None:
     assert found.boxes.tolist() == [[0, 0, 0, 0]]
 
 
+def test_cells_of_native_grids_in_the_padding_are_not_asked() -> None:
+    """Only those that begin beyond the picture; square grids are asked everywhere, as published models are."""
+    logits = torch.full((1, 1, 4, 4), 3.0)  # equal neighbours: points-NMS keeps them all
+    features = torch.full((1, 1, 8, 8), 9.0)
+    frame = Frame((20, 17), (20, 17), (32, 32))
+    for native, cells in ((False, 16), (True, 9)):  # rows 0, 8, 16 and columns 0, 8, 16 begin within 20 by 17 pixels
+        predictions = Predictions((logits,), (torch.ones(1, 1, 4, 4),), features, (8,), native)
+        (scores,) = all_scores(predictions.category_logits, predictions, torch.tensor([frame.resized_hw]))
+        assert (scores > 0).sum() == cells
+        (found,) = decode(predictions, [frame], sigma=1e-9)  # no decay: every cell gives an instance
+        assert len(found) == cells
+
+
 def test_the_update_threshold_is_inclusive() -> None:
     features = torch.full((8, 8), 100.0)  # maskness is exactly 1
     frame = Frame((32, 32), (32, 32), (32, 32))
@@ -370,3 +396,24 @@ def test_half_precision_predictions() -> None:
     for a, b in zip(decode(half, FRAMES), decode(exact, FRAMES), strict=True):
         assert a.scores.dtype == np.float32
         assert a.scores[0] == pytest.approx(b.scores[0], abs=0.02)
+
+
+@pytest.mark.parametrize("hw", [(64, 96), (96, 160)])
+@pytest.mark.parametrize("level", [0, 1, 2, 3])
+def test_masks_with_relative_position_lie_around_their_cells(hw: tuple[int, int], level: int) -> None:
+    """From a picture to masks; 96 and 160 are no multiples of the coarsest stride. The last cell's is asked for."""
+    network = build_model(load_config("nano", ["num_classes=2"])).eval()
+    for output in network.grid_head.kernel_output:  # type: ignore[union-attr]
+        torch.nn.init.zeros_(output.weight)  # its bias is zero: every kernel is its ellipse alone
+    with torch.no_grad():
+        predictions = network(torch.zeros(1, 3, *hw))
+    logits = tuple(torch.full_like(x, -9) for x in predictions.category_logits)
+    logits[level][0, 1, -1, -1] = 5
+    [found] = decode(replace(predictions, category_logits=logits), [Frame(hw, hw, hw)])
+
+    assert found.labels.tolist() == [1]
+    stride, (rows, columns_) = predictions.strides[level], logits[level].shape[-2:]
+    y, x = np.ogrid[: hw[0], : hw[1]]
+    to_centre = np.hypot(y + 0.5 - (rows - 0.5) * stride, x + 0.5 - (columns_ - 0.5) * stride)
+    expected = to_centre < START_RADIUS * stride
+    assert (found.masks[0] & expected).sum() / (found.masks[0] | expected).sum() > 0.9

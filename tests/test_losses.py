@@ -1,5 +1,7 @@
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -269,3 +271,124 @@ def test_one_chunk_would_be_larger() -> None:
     assert loss.requires_grad
     assert largest.elements == 200 * 2000
     assert sum(saved.values()) > 4 * 200 * 2000
+
+
+KNOWN = torch.tensor([True, False, True, False])
+
+
+@pytest.mark.parametrize(("gamma", "alpha"), [(2.0, 0.25), (0.0, 0.6)])
+def test_unknown_categories_add_nothing_at_background(gamma: float, alpha: float) -> None:
+    logits = torch.tensor([[0.3, -1.0, 2.0, 5.0], [0.3, -1.0, 2.0, 5.0]], requires_grad=True)
+    out = focal_loss(logits, torch.tensor([-1, 1]), gamma, alpha, KNOWN)
+    expected = 0.0
+    for cell, category in [(0, 0), (0, 2), (1, 0), (1, 1), (1, 2), (1, 3)]:  # the second holds an object
+        p = logits[cell, category].sigmoid().item()
+        right, weight = (p, alpha) if (cell, category) == (1, 1) else (1 - p, 1 - alpha)
+        expected -= weight * (1 - right) ** gamma * math.log(right)
+    assert out.item() == pytest.approx(expected, rel=1e-5)
+    out.backward()
+    assert logits.grad is not None
+    assert logits.grad[0, [1, 3]].tolist() == [0, 0]
+    assert logits.grad[0, [0, 2]].ne(0).all()
+    assert logits.grad[1].ne(0).all()
+
+
+def test_all_known_is_the_same_to_the_bit() -> None:
+    logits = torch.randn(5, 7, CATEGORIES)
+    labels = torch.randint(-1, CATEGORIES, (5, 7))
+    plain = focal_loss(logits, labels)
+    assert torch.equal(plain, focal_loss(logits, labels, known=torch.ones(CATEGORIES, dtype=torch.bool)))
+    assert not torch.equal(plain, focal_loss(logits, labels, known=KNOWN))
+
+
+def test_what_is_known_differs_from_picture_to_picture() -> None:
+    """The first picture is labelled in part, the second in full: its terms stay, and so does the normalisation."""
+    targets = [targets_of(random_masks(3)), targets_of(random_masks(2))]
+    partial = [replace(targets[0], known=KNOWN), targets[1]]
+    ours, plain = random_predictions(), random_predictions()
+    out, full = loss_with(PAIRS)(ours, partial), loss_with(PAIRS)(plain, targets)
+    assert torch.equal(out["loss_mask"], full["loss_mask"])
+    out["loss_category"].backward()
+    full["loss_category"].backward()
+    missing = 0.0
+    for level, (leaf, twin) in enumerate(zip(ours.category_logits, plain.category_logits, strict=True)):
+        assert leaf.grad is not None
+        assert twin.grad is not None
+        background = (PAIRS[0][level].labels < 0).reshape(leaf.shape[-2:])
+        assert leaf.grad[0, ~KNOWN][:, background].eq(0).all()
+        assert background.any()
+        assert torch.equal(leaf.grad[0, KNOWN], twin.grad[0, KNOWN])
+        assert torch.equal(leaf.grad[0, :, ~background], twin.grad[0, :, ~background])
+        assert torch.equal(leaf.grad[1], twin.grad[1])
+        z = leaf.detach()[0, ~KNOWN][:, background].double()
+        missing += float((0.75 * z.sigmoid() ** 2 * torch.nn.functional.softplus(z)).sum())
+    positives = sum(int((level.labels >= 0).sum()) for levels in PAIRS for level in levels)
+    difference = full["loss_category"].item() - out["loss_category"].item()
+    assert difference == pytest.approx(missing / (positives + 1), rel=1e-4)
+
+
+def test_a_picture_of_which_nothing_is_known() -> None:
+    predictions = random_predictions()
+    target = replace(targets_of(random_masks(0)), known=torch.zeros(CATEGORIES, dtype=torch.bool))
+    out = loss_with([NOTHING, NOTHING])(predictions, [target, target])
+    assert out["loss_category"].item() == 0
+    sum(out.values()).backward()  # type: ignore[union-attr]
+    assert all(leaf.grad is not None and leaf.grad.eq(0).all() for leaf in leaves_of(predictions))
+
+
+def scored(best: dict[tuple[int, int], float], label: int = 0) -> tuple[Predictions, Tensor]:
+    """Two levels of strides 8 and 16 for a 64x64 picture; the scores of ``best`` by (level, cell), else -9."""
+    logits = [torch.full((1, 2, side, side), -9.0) for side in (8, 4)]
+    for (level, cell), value in best.items():
+        logits[level][0, label].view(-1)[cell] = value
+    generator = torch.Generator().manual_seed(0)
+    kernels = tuple(torch.randn((1, 3, side, side), generator=generator, requires_grad=True) for side in (8, 4))
+    features = torch.randn((1, 3, 16, 16), generator=generator)
+    return Predictions(tuple(logits), kernels, features, (8, 16)), torch.cat(
+        [k.detach().flatten(2) for k in kernels], 2
+    )
+
+
+def test_top_cells_are_those_that_score_best_in_the_box() -> None:
+    masks = torch.zeros((1, 16, 16), dtype=torch.uint8)
+    masks[0, :8, :8] = 1
+    target = replace(targets_of(masks), boxes=torch.tensor([[0.0, 0.0, 32.0, 32.0]], dtype=torch.float64))
+    # Cell 63 of the fine level is outside the box, whatever it scores.
+    predictions, _ = scored({(0, 9): 1.0, (1, 5): 0.5, (0, 2): 0.0, (0, 63): 5.0})
+    nothing = [level_of(8, []), level_of(4, [])]
+    loss = loss_with([nothing], top_cells=2)(predictions, [target])["loss_mask"]
+    loss.backward()
+    touched = [set(torch.nonzero(k.grad[0].abs().sum(0).flatten()).flatten().tolist()) for k in predictions.kernels]
+    assert touched == [{9}, {5}]
+    chosen = torch.stack([predictions.kernels[0][0].flatten(1)[:, 9], predictions.kernels[1][0].flatten(1)[:, 5]])
+    expected = dice_terms(chosen @ predictions.mask_features[0].flatten(1), masks.flatten(1).expand(2, -1))
+    assert loss.item() == pytest.approx(3 * expected.mean().item(), rel=1e-6)
+
+
+def test_top_cells_come_on_top_of_the_assigned_ones() -> None:
+    masks = torch.zeros((1, 16, 16), dtype=torch.uint8)
+    masks[0, :8, :8] = 1
+    target = replace(targets_of(masks), boxes=torch.tensor([[0.0, 0.0, 32.0, 32.0]], dtype=torch.float64))
+    predictions, _ = scored({(0, 9): 1.0})
+    assigned = [level_of(8, [(3, 0)]), level_of(4, [])]
+    loss_with([assigned], top_cells=1)(predictions, [target])["loss_mask"].backward()
+    grad = predictions.kernels[0].grad
+    assert grad is not None
+    assert set(torch.nonzero(grad[0].abs().sum(0).flatten()).flatten().tolist()) == {3, 9}
+
+
+def test_top_cells_of_a_picture_without_instances() -> None:
+    target = targets_of(torch.zeros((0, 16, 16), dtype=torch.uint8))
+    predictions, _ = scored({})
+    nothing = [level_of(8, []), level_of(4, [])]
+    assert loss_with([nothing], top_cells=4)(predictions, [target])["loss_mask"].item() == 0
+
+
+def test_float32_features_are_not_rounded_by_autocast() -> None:
+    """Relative positions put squares into them."""
+    features = torch.cat([torch.randn(2, 64), torch.full((1, 64), 3000.0), torch.full((1, 64), -2999.0)])
+    kernels, masks = torch.tensor([[0.1, 0.2, 1.0, 1.0]]), torch.ones((1, 8, 8), dtype=torch.uint8)
+    plain = dice_loss(kernels, features.view(4, 8, 8), masks, torch.tensor([0]))
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = dice_loss(kernels, features.view(4, 8, 8), masks, torch.tensor([0]))
+    assert mixed.item() == plain.item()

@@ -12,16 +12,27 @@ from torch import nn
 from solov2.assign import Assigner
 from solov2.config import Config
 from solov2.config.schema import PiecewiseSchedule, ResNetConfig, SplitConfig
-from solov2.data.coco import CocoDataset, load_coco
+from solov2.data.coco import CocoDataset, CocoFile, load_coco
+from solov2.data.merge import merge
 from solov2.data.transforms import Transform, build_transforms
 from solov2.decoding import Decay
 from solov2.errors import ConfigError
 from solov2.losses import SOLOv2Loss
+from solov2.model.ellipse import PARAMETERS
 from solov2.model.fpn import FPN
+from solov2.model.ghost_pan import GhostPAN
 from solov2.model.grid_head import GridHead
-from solov2.model.layers import EvalBatchNorm2d, FrozenBatchNorm2d, NormFactory, SharedBatchNorm2d, group_norm
+from solov2.model.layers import (
+    EvalBatchNorm2d,
+    FrozenBatchNorm2d,
+    NormFactory,
+    SharedBatchNorm2d,
+    freeze,
+    group_norm,
+)
 from solov2.model.mask_branch import MaskBranch
 from solov2.model.resnet import ResNet
+from solov2.model.separable_head import SeparableHead
 from solov2.model.shufflenet import ShuffleNetV2
 from solov2.model.solov2 import SOLOv2
 from solov2.optim import WarmUp, cosine_factor, parameter_groups, piecewise_factor, with_warm_up
@@ -51,31 +62,59 @@ def build_model(config: Config) -> SOLOv2:
         >>> model = solov2.build_model(solov2.load_config("nano"))
     """
     backbone = _build_backbone(config)
-    head, fpn = config.model.grid_head, config.model.fpn
-    mask_branch = config.model.mask_branch
-    return SOLOv2(
+    fpn, mask_branch = config.model.fpn, config.model.mask_branch
+    relative = config.model.position == "relative"
+    network = SOLOv2(
         backbone=backbone,
-        fpn=FPN(backbone.channels, fpn.channels, fpn.extra_levels),
+        fpn=GhostPAN(backbone.channels, fpn.channels)
+        if fpn.kind == "ghost_pan"
+        else FPN(backbone.channels, fpn.channels, fpn.extra_levels),
         mask_branch=MaskBranch(
             fpn.channels,
             mask_branch.mid_channels,
             mask_branch.out_channels,
             dcn=mask_branch.dcn,
+            coords=not relative,
             norm=HEAD_NORMS[mask_branch.norm],
         ),
-        grid_head=GridHead(
+        grid_head=_build_head(config),
+        relative=relative,
+    )
+    try:
+        freeze(network, config.train.freeze)
+    except AttributeError as error:
+        raise ConfigError(f"freeze: the network has no such part ({error}); its parts are {_parts(network)}") from None
+    return network
+
+
+def _parts(network: nn.Module) -> str:
+    return ", ".join(name for name, _ in network.named_modules() if 1 <= len(name.split(".")) <= 2 and name)
+
+
+def _build_head(config: Config) -> GridHead | SeparableHead:
+    head, relative = config.model.grid_head, config.model.position == "relative"
+    kernel_channels = head.kernel_channels + (PARAMETERS if relative else 0)
+    if head.separable:
+        return SeparableHead(
             config.model.num_classes,
-            grid_sizes=head.grid_sizes,
             strides=head.strides,
-            in_channels=fpn.channels,
-            channels=head.channels,
+            channels=config.model.fpn.channels,
             depth=head.depth,
-            kernel_channels=head.kernel_channels,
-            drop_block=head.drop_block,
-            dcn_stages=head.dcn_stages,
-            dcn_version=head.dcn_version,
-            norm=HEAD_NORMS[head.norm],
-        ),
+            kernel_channels=kernel_channels,
+        )
+    return GridHead(
+        config.model.num_classes,
+        grid_sizes=head.grid_sizes,
+        strides=head.strides,
+        in_channels=config.model.fpn.channels,
+        channels=head.channels,
+        depth=head.depth,
+        kernel_channels=kernel_channels,
+        drop_block=head.drop_block,
+        dcn_stages=head.dcn_stages,
+        dcn_version=head.dcn_version,
+        coords=not relative,
+        norm=HEAD_NORMS[head.norm],
     )
 
 
@@ -109,9 +148,20 @@ def _backbone_norm(backbone: ResNetConfig) -> NormFactory:
 
 def build_loss(config: Config) -> SOLOv2Loss:
     """Assignment and losses."""
-    assign = Assigner(config.model.grid_head.grid_sizes, config.assign.size_ranges, config.assign.center_scale)
     loss = config.loss
-    return SOLOv2Loss(assign, mask_weight=loss.mask_weight, focal_gamma=loss.focal_gamma, focal_alpha=loss.focal_alpha)
+    return SOLOv2Loss(
+        build_assigner(config),
+        mask_weight=loss.mask_weight,
+        focal_gamma=loss.focal_gamma,
+        focal_alpha=loss.focal_alpha,
+        top_cells=loss.top_cells,
+    )
+
+
+def build_assigner(config: Config) -> Assigner:
+    """What decides which cells an instance trains."""
+    head, assign = config.model.grid_head, config.assign
+    return Assigner(head.grid_sizes, assign.size_ranges, assign.center_scale, head.strides)
 
 
 def decode_options(config: Config) -> DecodeOptions:
@@ -134,10 +184,9 @@ def build_dataset(
         ConfigError: if the recipe names no annotation file.
         DatasetError: if the data cannot be used.
     """
-    json_path, image_dir = source_paths(split)
     return CocoDataset(
-        load_coco(json_path, image_dir),
-        image_dir,
+        load_source(split),
+        source_paths(split)[1],
         transforms=build_split_transforms(split),
         categories=categories,
         with_annotations=training,
@@ -145,11 +194,37 @@ def build_dataset(
         strict=strict,
         seed=config.train.seed,
         limit=split.source.sample_num,
+        repeat_area=split.reader.repeat_area if training else None,
     )
 
 
+def load_source(split: SplitConfig, *, pictures: bool = True) -> CocoFile:
+    """The annotations of one split, checked; several files are put together.
+
+    Args:
+        split: of a recipe.
+        pictures: look at the picture files too.
+
+    Raises:
+        ConfigError: if the recipe names no annotation file.
+        DatasetError: if a file is missing, is no COCO json, or does not go with the others.
+    """
+    sources = source_files(split)
+    files = [load_coco(json_path, image_dir if pictures else None) for json_path, image_dir in sources]
+    return merge(files, [image_dir for _, image_dir in sources])
+
+
 def source_paths(split: SplitConfig) -> tuple[Path, Path]:
-    """Annotation file and picture folder of a split.
+    """Annotation file and picture folder of a split: the first of several, which has all categories.
+
+    Raises:
+        ConfigError: if the recipe names no annotation file.
+    """
+    return source_files(split)[0]
+
+
+def source_files(split: SplitConfig) -> list[tuple[Path, Path]]:
+    """Annotation files of a split, each with the folder of its pictures.
 
     Raises:
         ConfigError: if the recipe names no annotation file.
@@ -158,7 +233,9 @@ def source_paths(split: SplitConfig) -> tuple[Path, Path]:
     if source.anno_path is None:
         raise ConfigError("the recipe names no annotation file (anno_path) for this; give a COCO json, or use --data")
     folder = Path(source.dataset_dir).expanduser()
-    return folder / source.anno_path, folder / source.image_dir
+    files = [source.anno_path] if isinstance(source.anno_path, str) else source.anno_path
+    folders = [source.image_dir] * len(files) if isinstance(source.image_dir, str) else source.image_dir
+    return [(folder / file, folder / images) for file, images in zip(files, folders, strict=True)]
 
 
 def build_optimizer(config: Config, model: nn.Module, lr_scale: float) -> torch.optim.Optimizer:

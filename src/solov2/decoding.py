@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from solov2.model.layers import apply_kernels
-from solov2.paste import paste_mask
+from solov2.paste import paste_instances
 from solov2.structures import Frame, Instances, Predictions
 
 Decay = Literal["gaussian", "linear"]
@@ -77,7 +77,14 @@ def decode(
     results = []
     for image, frame in enumerate(frames):
         features = predictions.mask_features[image].float()
-        scores = [category_scores(level[image : image + 1])[0] for level in predictions.category_logits]
+        scores = [
+            scores[0]
+            for scores in all_scores(
+                [level[image : image + 1] for level in predictions.category_logits],
+                predictions,
+                torch.tensor([frame.resized_hw], device=features.device),
+            )
+        ]
         kernels = [level[image].flatten(1).mT.float() for level in predictions.kernels]  # (S * S, E)
         candidates = find_candidates(
             torch.cat([level.flatten(1).mT for level in scores]),  # (cells, C), levels after each other
@@ -99,6 +106,29 @@ def decode(
             )
         )
     return results
+
+
+def all_scores(category_logits: Sequence[Tensor], predictions: Predictions, sizes: Tensor) -> list[Tensor]:
+    """The category scores of every level, as :func:`category_scores`.
+
+    A cell of a native grid that lies in the padding is asked nothing: nothing taught the network what to say
+    there. Square grids are asked everywhere, as the published models are.
+
+    Args:
+        category_logits: per level (B, C, S, S).
+        predictions: what they belong to.
+        sizes: (B, 2), height and width of each picture in the network's input.
+    """
+    scores = [category_scores(level) for level in category_logits]
+    if not predictions.native:
+        return scores
+    return [level * _in_picture(level, s, sizes) for level, s in zip(scores, predictions.strides, strict=True)]
+
+
+def _in_picture(level: Tensor, stride: int, sizes: Tensor) -> Tensor:
+    """Cells that begin in the picture: (B, 1, rows, columns) bool."""
+    rows, columns = (torch.arange(side, device=sizes.device) * stride for side in level.shape[-2:])
+    return (rows[:, None] < sizes[:, 0, None, None, None]) & (columns < sizes[:, 1, None, None, None])
 
 
 def category_scores(category_logits: Tensor) -> Tensor:
@@ -163,10 +193,7 @@ def find_candidates(
             break
         cells = order[start : start + rows]
         probs = apply_kernels(kernels[cells], mask_features).sigmoid()
-        masks = probs > mask_threshold
-        areas = masks.flatten(1).sum(dim=1)
-        mean_probs = (probs * masks).flatten(1).sum(dim=1) / areas.clamp(min=1)
-        maskness[cells] = torch.where(areas > min_areas[cells], mean_probs, 0)
+        masks, maskness[cells] = masks_and_maskness(probs, min_areas[cells], mask_threshold)
         wanted.append((cells, masks))
         wanted = _prune(wanted, kept_scores, maskness, top_n)
 
@@ -184,6 +211,23 @@ def find_candidates(
         kernels=kernels[cells],
         masks=all_masks[position[cells]],
     )
+
+
+def masks_and_maskness(probs: Tensor, min_areas: Tensor, mask_threshold: float) -> tuple[Tensor, Tensor]:
+    """The pixels that belong to each mask, and how sure the network is of them (SOLOv2 paper, section 3.4).
+
+    Args:
+        probs: (..., P, h, w) mask probabilities.
+        min_areas: (..., P), a mask must have more pixels than this.
+        mask_threshold: mask probabilities must exceed it.
+
+    Returns:
+        Masks (..., P, h, w) bool; maskness (..., P), the mean probability inside, 0 for a mask that is too small.
+    """
+    masks = probs > mask_threshold
+    areas = masks.flatten(-2).sum(dim=-1)
+    mean_probs = (probs * masks).flatten(-2).sum(dim=-1) / areas.clamp(min=1)
+    return masks, torch.where(areas > min_areas, mean_probs, 0)
 
 
 def _best_pairs(scores: Tensor, maskness: Tensor, top_n: int) -> Tensor:
@@ -226,14 +270,25 @@ def matrix_nms(
     decayed = scores.clone()
     for label in torch.unique(labels):
         rows = torch.nonzero(labels == label).flatten()
-        decayed[rows] = scores[rows] * _decay_factors(mask_iou(masks[rows]).triu(diagonal=1), decay, sigma)
+        decayed[rows] = scores[rows] * decay_factors(mask_iou(masks[rows]), decay, sigma)
     return decayed
 
 
-def _decay_factors(iou: Tensor, decay: Decay, sigma: float) -> Tensor:
+def decay_factors(iou: Tensor, decay: Decay = "gaussian", sigma: float = 2.0) -> Tensor:
+    """What Matrix NMS multiplies scores with.
+
+    Args:
+        iou: (..., K, K), of every two masks, best first; 0 between masks that are to leave each other alone.
+        decay: as in :func:`matrix_nms`.
+        sigma: as in :func:`matrix_nms`.
+
+    Returns:
+        (..., K), 0..1.
+    """
     # iou[i, j] for i better than j, 0 elsewhere; how far mask i has itself been covered compensates
     # for what it takes away from mask j.
-    compensation = iou.max(dim=0).values[:, None]
+    iou = iou.triu(diagonal=1)
+    compensation = iou.max(dim=-2).values[..., None]
     if decay == "gaussian":
         factors = torch.exp(-sigma * (iou**2 - compensation**2))
     else:
@@ -242,7 +297,7 @@ def _decay_factors(iou: Tensor, decay: Decay, sigma: float) -> Tensor:
         factors = torch.where(compensation < 1, factors, torch.inf)
     better = torch.ones_like(iou).triu(diagonal=1).bool()
     # Rows that are not better leave the score alone: the minimum never exceeds 1.
-    return torch.where(better, factors, 1.0).min(dim=0).values.clamp(max=1.0)
+    return torch.where(better, factors, 1.0).min(dim=-2).values.clamp(max=1.0)
 
 
 def mask_iou(masks: Tensor, chunk_elements: int = CHUNK_ELEMENTS) -> Tensor:
@@ -257,23 +312,19 @@ def mask_iou(masks: Tensor, chunk_elements: int = CHUNK_ELEMENTS) -> Tensor:
     for start in range(0, flat.shape[1], step):
         part = flat[:, start : start + step].float()
         inter += part @ part.T
-    areas = inter.diagonal()
-    return inter / (areas[:, None] + areas - inter).clamp(min=1)
+    return iou_of_intersections(inter)
+
+
+def iou_of_intersections(inter: Tensor) -> Tensor:
+    """Pixels that every two masks share, (..., K, K), to their intersection over union; 0 for empty masks."""
+    areas = inter.diagonal(dim1=-2, dim2=-1)
+    return inter / (areas[..., :, None] + areas[..., None, :] - inter).clamp(min=1)
 
 
 def _to_instances(
     features: Tensor, kernels: Tensor, labels: Tensor, scores: Tensor, frame: Frame, mask_threshold: float
 ) -> Instances:
-    boxes, crops = [], []
-    for kernel in kernels:  # one mask at a time: the memory is that of the largest one
-        probs = apply_kernels(kernel[None], features)[0].sigmoid()
-        box, crop = paste_mask(probs, frame, mask_threshold)
-        boxes.append(box)
-        crops.append(crop)
-    return Instances(
-        original_hw=frame.original_hw,
-        labels=labels.cpu().numpy().astype(np.int64),
-        scores=scores.cpu().numpy().astype(np.float32),
-        boxes=np.array(boxes, np.float32).reshape(-1, 4),
-        crops=tuple(crops),
-    )
+    # One mask at a time: the memory is that of the largest one.
+    probs = (apply_kernels(kernel[None], features)[0].sigmoid() for kernel in kernels)
+    found = labels.cpu().numpy().astype(np.int64), scores.cpu().numpy().astype(np.float32)
+    return paste_instances(probs, *found, frame, mask_threshold)

@@ -8,7 +8,9 @@ No step holds more than one full-size mask.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
@@ -198,6 +200,42 @@ def rows(instances: Instances) -> list[Row]:
     boxes = [(x0, y0, x1, y1) for x0, y0, x1, y1 in instances.boxes.astype(int).tolist()]
     columns = zip(instances.class_names, instances.scores.tolist(), boxes, instances.areas.tolist(), strict=True)
     return [Row(*values) for values in columns]
+
+
+class ResultsSpool:
+    """COCO result records on their way into a file, kept on the disk and not in memory; a context manager.
+
+    Attributes:
+        count: records so far.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._stream = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115  # __exit__ closes it
+
+    def __enter__(self) -> ResultsSpool:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stream.close()
+
+    def write(self, records: Iterable[CocoResult]) -> None:
+        """Adds records."""
+        for record in records:
+            self._stream.write(", " if self.count else "[")
+            self._stream.write(json.dumps(record, ensure_ascii=False))
+            self.count += 1
+
+    def save(self, path: Path) -> None:
+        """Writes a json file of all records, whole or not at all; its folder is made."""
+
+        def copy(temporary: Path) -> None:
+            self._stream.seek(0)
+            with temporary.open("w", encoding="utf-8") as stream:
+                shutil.copyfileobj(self._stream, stream)
+                stream.write("]" if self.count else "[]")
+
+        write_atomically(path, copy)
 
 
 def write_json(path: Path, value: object) -> None:

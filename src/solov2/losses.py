@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from solov2.structures import LevelAssignment, Predictions, Targets
+from solov2.structures import BACKGROUND, MASK_STRIDE, LevelAssignment, Predictions, Targets
 
 DICE_EPS = 0.001
 """Added to either sum of the denominator, so that two empty masks give loss 1 and no division by 0."""
@@ -31,6 +31,8 @@ class SOLOv2Loss:
         focal_gamma: focusing exponent.
         focal_alpha: weight of positives, 1 - alpha of negatives.
         chunk_elements: mask pixels handled at a time.
+        top_cells: cells per instance that train its mask besides the assigned ones: those of any level
+            that score best for its category inside its box. They are the cells that prediction will ask.
     """
 
     def __init__(
@@ -41,7 +43,9 @@ class SOLOv2Loss:
         focal_gamma: float = 2.0,
         focal_alpha: float = 0.25,
         chunk_elements: int = CHUNK_ELEMENTS,
+        top_cells: int = 0,
     ) -> None:
+        self.top_cells = top_cells
         self.assign = assign
         self.mask_weight = mask_weight
         self.focal_gamma = focal_gamma
@@ -62,12 +66,15 @@ class SOLOv2Loss:
             ``loss_category`` and ``loss_mask``, float32 scalars.
         """
         assignments = [self.assign(target) for target in targets]
-        loss_category = self._category_loss(predictions, assignments)
+        loss_category = self._category_loss(predictions, targets, assignments)
 
         dice, counts = [], []
         for image, (target, levels) in enumerate(zip(targets, assignments, strict=True)):
             masks = target.masks.to(predictions.mask_features.device)
             kernels, instances = _pair_kernels(predictions, image, levels)
+            if self.top_cells and len(target):
+                more, owners = _top_kernels(predictions, image, target, self.top_cells)
+                kernels, instances = torch.cat([kernels, more]), torch.cat([instances, owners])
             valid = (masks.flatten(1) != 0).any(dim=1)[instances]  # a mask that vanished at stride 4 trains nothing
             kernels, instances = kernels[valid], instances[valid]
             counts.append(len(instances))
@@ -75,13 +82,26 @@ class SOLOv2Loss:
         loss_mask = self.mask_weight * torch.stack(dice).sum() / max(sum(counts), 1)
         return {"loss_category": loss_category, "loss_mask": loss_mask}
 
-    def _category_loss(self, predictions: Predictions, assignments: Sequence[Sequence[LevelAssignment]]) -> Tensor:
+    def _category_loss(
+        self, predictions: Predictions, targets: Sequence[Targets], assignments: Sequence[Sequence[LevelAssignment]]
+    ) -> Tensor:
         device = predictions.mask_features.device
         logits = torch.cat([level.flatten(2) for level in predictions.category_logits], dim=2).mT  # (B, cells, C)
         labels = torch.stack([torch.cat([level.labels for level in levels]) for levels in assignments])
         positives = int((labels >= 0).sum())
-        total = focal_loss(logits, labels.to(device), self.focal_gamma, self.focal_alpha)
+        known = _known_categories(targets, logits.shape[-1])
+        if known is not None:
+            known = known[:, None].to(device)  # (B, 1, C)
+        total = focal_loss(logits, labels.to(device), self.focal_gamma, self.focal_alpha, known)
         return total / (positives + 1)
+
+
+def _known_categories(targets: Sequence[Targets], count: int) -> Tensor | None:
+    """The categories each picture was annotated for (B, C) bool; None where all were for all."""
+    if all(target.known is None for target in targets):
+        return None
+    every = torch.ones(count, dtype=torch.bool)
+    return torch.stack([every if target.known is None else target.known for target in targets])
 
 
 def _pair_kernels(predictions: Predictions, image: int, levels: Sequence[LevelAssignment]) -> tuple[Tensor, Tensor]:
@@ -95,7 +115,42 @@ def _pair_kernels(predictions: Predictions, image: int, levels: Sequence[LevelAs
     return torch.cat(kernels), torch.cat(instances).to(device)
 
 
-def focal_loss(logits: Tensor, labels: Tensor, gamma: float = 2.0, alpha: float = 0.25) -> Tensor:
+def _top_kernels(predictions: Predictions, image: int, target: Targets, count: int) -> tuple[Tensor, Tensor]:
+    """Kernels (P, E) and instance rows (P,) of the cells that score best for each instance inside its box."""
+    device = predictions.mask_features.device
+    frame = [side * MASK_STRIDE for side in target.masks.shape[-2:]]
+    kernels = torch.cat([level[image].flatten(1).mT for level in predictions.kernels])  # (cells, E)
+    with torch.no_grad():
+        logits = torch.cat([level[image].flatten(1) for level in predictions.category_logits], dim=1)  # (C, cells)
+        centers = torch.cat(
+            [
+                _cell_centers(tuple(level.shape[-2:]), stride, frame, device)
+                for level, stride in zip(predictions.category_logits, predictions.strides, strict=True)
+            ]
+        )
+        boxes = target.boxes.to(device, torch.float32)
+        inside = ((centers >= boxes[:, None, :2]) & (centers < boxes[:, None, 2:])).all(dim=2)  # (N, cells)
+        scores = logits[target.labels.to(device)].float().masked_fill(~inside, -torch.inf)
+        best, cells = scores.topk(min(count, scores.shape[1]), dim=1)
+        instances = torch.arange(len(target), device=device)[:, None].expand_as(cells)
+        found = best.isfinite()
+    return kernels[cells[found]], instances[found]
+
+
+def _cell_centers(grid: tuple[int, ...], stride: int, frame: Sequence[int], device: torch.device) -> Tensor:
+    """(cells, 2) x, y in pixels."""
+    axes = []
+    for cells, extent in zip(grid, frame, strict=True):
+        # A pyramid map's cells have its stride, those of a resampled grid an equal share of the input.
+        size = stride if cells == -(-extent // stride) else extent / cells
+        axes.append((torch.arange(cells, device=device) + 0.5) * size)
+    y, x = torch.meshgrid(*axes, indexing="ij")
+    return torch.stack([x.flatten(), y.flatten()], dim=1)
+
+
+def focal_loss(
+    logits: Tensor, labels: Tensor, gamma: float = 2.0, alpha: float = 0.25, known: Tensor | None = None
+) -> Tensor:
     """Sigmoid focal loss, summed (Lin et al., "Focal Loss for Dense Object Detection").
 
     Args:
@@ -103,6 +158,8 @@ def focal_loss(logits: Tensor, labels: Tensor, gamma: float = 2.0, alpha: float 
         labels: (...,) int64, -1 being background, where every category is negative.
         gamma: focusing exponent.
         alpha: weight of positives, 1 - alpha of negatives.
+        known: (..., C) bool, or what broadcasts to it: categories that are not known add nothing where there is
+            background. Elsewhere all count, as an object is of one category. None: all are known.
 
     Returns:
         A float32 scalar.
@@ -112,6 +169,8 @@ def focal_loss(logits: Tensor, labels: Tensor, gamma: float = 2.0, alpha: float 
     # With z the logit of the true answer: -log p = softplus(-z), 1 - p = sigmoid(-z).
     wrong = torch.where(positive, -logits, logits)
     weight = torch.where(positive, alpha, 1 - alpha)
+    if known is not None:
+        weight = weight * (known | (labels != BACKGROUND)[..., None])
     return (weight * torch.sigmoid(wrong) ** gamma * F.softplus(wrong)).sum()
 
 
@@ -155,7 +214,9 @@ def dice_loss(
 
 
 def _dice_of_chunk(kernels: Tensor, features: Tensor, masks: Tensor, instances: Tensor) -> Tensor:
-    logits = kernels @ features  # (rows, h * w)
+    # Features in float32 hold squares of positions: their product must not be rounded by autocast.
+    with torch.autocast(features.device.type, enabled=False):
+        logits = kernels.to(features.dtype) @ features  # (rows, h * w)
     return dice_terms(logits, masks[instances]).sum()
 
 

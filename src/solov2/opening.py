@@ -16,30 +16,27 @@ import torch
 from pydantic import ValidationError
 
 from solov2.build import build_model, source_paths
-from solov2.config import Config, load_config
-from solov2.config.load import recipe_folder
+from solov2.config import Config
 from solov2.config.own_data import with_class_count, without_paths
 from solov2.errors import WeightsError
 from solov2.model.solov2 import SOLOv2
+from solov2.recognition import find_recipe, other_recipe, shipped_recipe
 from solov2.structures import Category
 from solov2.version import __version__
 from solov2.weights.cache import HOME_VARIABLE, download_place, model_place
 from solov2.weights.class_names import find_classes
 from solov2.weights.coco_classes import COCO_CATEGORIES
 from solov2.weights.download import fetch, tell_licence
-from solov2.weights.files import WEIGHTS_SUFFIX, WeightsFile, counted, version_of, write_weights
-from solov2.weights.finding import find_file, find_weights, why_not_written
+from solov2.weights.files import WeightsFile, counted, version_of, write_weights
+from solov2.weights.finding import check_destination, find_file, find_weights
 from solov2.weights.foreign import ForeignWeights, read_any
-from solov2.weights.importing import CATEGORY_LAYER, Comparison, compare, shapes_of
+from solov2.weights.importing import CATEGORY_LAYER
 from solov2.weights.load import load_into, load_state
 from solov2.weights.names import OWNERS
 from solov2.weights.trial import on_trial, passed
 from solov2.weights.zoo import ZooEntry, find_entry, published_with, zoo_entry
 
 logger = logging.getLogger(__name__)
-
-NEARLY = 0.1
-"""Share of a network's tensors in which a file may differ and still be worth comparing with it."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +154,7 @@ def open_zoo(name: str) -> Path:
     else:
         source = fetch(entry.url)
         with on_trial(source):
-            opened = open_weights(source, _shipped_recipe(entry.recipe))
+            opened = open_weights(source, shipped_recipe(entry.recipe))
         try:
             _write(opened, place, about=_about(entry))  # over that of another process, which may have been faster
         except WeightsError as error:
@@ -193,12 +190,7 @@ def convert(
         WeightsError: as :func:`open_weights`; or if the destination is another kind of file, is there
             already, or the classes are not as many as the head's.
     """
-    if reason := why_not_written(destination):
-        raise WeightsError(f"{destination}: cannot be written ({reason}); make room, or choose another place")
-    if destination.suffix != WEIGHTS_SUFFIX:
-        raise WeightsError(f"{destination}: expected a name that ends in {WEIGHTS_SUFFIX}")
-    if destination.exists() and not overwrite:
-        raise WeightsError(f"{destination}: is there already; give another name, or --force to replace it")
+    check_destination(destination, overwrite=overwrite)
     opened = open_weights(source, config, categories=categories)
     count, given = opened.config.model.num_classes, len(categories)
     if given not in (0, count):
@@ -207,6 +199,34 @@ def convert(
             "make them agree"
         )
     return _write(opened, destination, about=opened.weights.about if about is None else about, half=half)
+
+
+def write_calibrated(
+    opened: OpenedWeights,
+    destination: Path,
+    calibration: Sequence[tuple[float, float]],
+    score_threshold: float | None,
+    *,
+    overwrite: bool = False,
+) -> OpenedWeights:
+    """Writes a copy of opened weights whose scores are calibrated.
+
+    Args:
+        opened: any weights; its recipe is written, too.
+        destination: ending in ``.safetensors``.
+        calibration: raw and calibrated scores, as :attr:`~solov2.weights.files.WeightsFile.calibration`.
+        score_threshold: a calibrated score, 0..1.
+        overwrite: replace an existing file.
+
+    Returns:
+        What was written.
+
+    Raises:
+        WeightsError: as :func:`check_destination`.
+    """
+    check_destination(destination, overwrite=overwrite)
+    weights = replace(opened.weights, calibration=tuple(calibration), score_threshold=score_threshold)
+    return _write(replace(opened, weights=weights), destination, about=weights.about)
 
 
 def _write(opened: OpenedWeights, destination: Path, *, about: Mapping[str, str], half: bool = False) -> OpenedWeights:
@@ -243,13 +263,13 @@ def config_of(weights: WeightsFile, path: Path) -> Config:
 def _open_foreign(foreign: ForeignWeights, path: Path, config: Config | None) -> OpenedWeights:
     count = _count_foreign(foreign, path)
     if config is None:
-        found, config = _find_recipe(foreign, path, count)
+        found, config = find_recipe(foreign, path, count)
         logger.info("%s: has the network of %s", path, found.recipe)
     network = build_model(config)
     try:
         weights = load_into(network, foreign, path)
     except WeightsError as error:
-        raise WeightsError(f"{error}{_other_recipe(foreign, path, config, count)}") from None
+        raise WeightsError(f"{error}{other_recipe(foreign, path, config, count)}") from None
     entry = next(
         (entry for entry in published_with(foreign.framework) if Path(entry.file_name).stem == path.stem), None
     )
@@ -271,51 +291,10 @@ def _count_foreign(foreign: ForeignWeights, path: Path) -> int:
     return count
 
 
-def _find_recipe(foreign: ForeignWeights, path: Path, count: int) -> tuple[ZooEntry, Config]:
-    """The recipe of the zoo whose network has exactly these tensors; of several that of the file's name."""
-    entries = published_with(foreign.framework, path.stem)
-    nearest: tuple[ZooEntry, Comparison] | None = None
-    for entry in entries:
-        config = with_class_count(_shipped_recipe(entry.recipe), count)
-        found = _compare(config, foreign)
-        if not found.count:
-            return entry, config
-        if nearest is None or found.count < nearest[1].count:
-            nearest = entry, found
-    hint = ""
-    if nearest is not None and nearest[1].count <= NEARLY * len(foreign.tensors):
-        hint = f"; nearest is {nearest[0].recipe}: {nearest[1]}"
-    raise WeightsError(
-        f"{path}: has {OWNERS[foreign.framework]} names, but is the network of none of "
-        f"{', '.join(entry.recipe for entry in entries)}{hint}; "
-        f"convert it with its own recipe: solov2 convert {path} NEW{WEIGHTS_SUFFIX} -c RECIPE"
-    )
-
-
-def _compare(config: Config, foreign: ForeignWeights) -> Comparison:
-    with torch.device("meta"):
-        return compare(shapes_of(build_model(config)), foreign)
-
-
-def _other_recipe(foreign: ForeignWeights, path: Path, config: Config, count: int) -> str:
-    """What to say where weights do not fit the recipe given but are the network of another."""
-    if not _compare(with_class_count(config, count), foreign).count:
-        return ""
-    try:
-        entry, _ = _find_recipe(foreign, path, count)
-    except WeightsError:
-        return ""
-    return f"; they have the network of {entry.recipe}"
-
-
-def _shipped_recipe(name: str) -> Config:
-    return load_config(recipe_folder() / f"{name}.yml")  # whatever lies in the working folder
-
-
 def _count_classes(state: Mapping[str, torch.Tensor], path: Path) -> int:
     try:
-        return len(state[f"{CATEGORY_LAYER}bias"])
-    except (KeyError, TypeError):
+        return len(next(state[name] for name in state if name.startswith(CATEGORY_LAYER) and name.endswith("bias")))
+    except (StopIteration, TypeError):
         raise WeightsError(
             f"{path}: holds a backbone to start training from, not a whole model; "
             "give weights that solov2 train has written"

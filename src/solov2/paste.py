@@ -7,6 +7,7 @@ each pixel by the same arithmetic as if all were: the result does not depend on 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from solov2.structures import Frame, crop_to_extent
+from solov2.structures import Frame, Instances, crop_to_extent
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,32 @@ class _Taps:
 
     def at(self, rows: Tensor) -> _Taps:
         return _Taps(self.low[rows], self.high[rows], self.weight[rows])
+
+
+def paste_instances(
+    probs: Iterable[Tensor],
+    labels: npt.NDArray[np.int64],
+    scores: npt.NDArray[np.float32],
+    frame: Frame,
+    threshold: float = 0.5,
+) -> Instances:
+    """Brings what was decoded to the picture's size.
+
+    Args:
+        probs: N times (h, w) mask probabilities, float32; asked for one by one, so that they need not be there at once.
+        labels: (N,).
+        scores: (N,), best first.
+        frame: where the picture lies in the input.
+        threshold: probabilities must exceed it.
+    """
+    pasted = [paste_mask(mask_probs, frame, threshold) for mask_probs in probs]
+    return Instances(
+        original_hw=frame.original_hw,
+        labels=labels,
+        scores=scores,
+        boxes=np.array([box for box, _ in pasted], np.float32).reshape(-1, 4),
+        crops=tuple(crop for _, crop in pasted),
+    )
 
 
 def paste_mask(

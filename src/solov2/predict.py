@@ -8,9 +8,11 @@ from itertools import groupby
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from solov2.build import build_split_transforms, decode_options
+from solov2.coco_metrics import calibrated
 from solov2.config import Config
 from solov2.data.collate import collate, normalize
 from solov2.data.image import ImageLike, read_image
@@ -18,8 +20,11 @@ from solov2.data.transforms import Sample
 from solov2.decoding import decode
 from solov2.errors import ConfigError
 from solov2.model.solov2 import SOLOv2
-from solov2.opening import open_weights
+from solov2.opening import OpenedWeights, config_of, open_weights
+from solov2.runtime.exported import ExportedModel, is_exported, open_exported
+from solov2.runtime.interface import ONNX_SUFFIX
 from solov2.structures import Batch, Category, Instances
+from solov2.weights.files import naming, weights_of_metadata
 
 DEFAULT_MODEL = "nuclei"
 DEFAULT_SCORE_THRESHOLD = 0.5
@@ -27,24 +32,54 @@ MAX_BATCH = 8
 """Pictures of one size that go through the network together."""
 
 
-def load(model: str | Path = DEFAULT_MODEL, device: str = "auto") -> Predictor:
+def load(model: str | Path = DEFAULT_MODEL, device: str = "auto", runtime: str = "auto") -> Predictor:
     """Loads a model to predict with.
 
     Args:
         model: a name of the zoo, or a file: weights or checkpoint of this package, or published weights of
-            PaddleDetection, the authors, mmdetection or AdelaiDet. Names that are not in the package are
-            downloaded the first time.
+            PaddleDetection, the authors, mmdetection or AdelaiDet; or an exported file, ``.onnx`` or ``.xml``. Names
+            that are not in the package are downloaded the first time.
         device: "cpu", "cuda", "cuda:1", "mps", or "auto": a GPU where there is one.
+        runtime: what runs it: "torch" for weights; for exported files "onnxruntime" or "openvino"; "auto": as fits.
 
     Raises:
         WeightsError: if there are no such weights, they cannot be had, or the file is damaged.
-        ConfigError: if there is no such device.
+        ConfigError: if there is no such device, or the run time does not go with the file.
+        MissingDependencyError: if the run time is not installed.
 
     Example:
         >>> import solov2
         >>> predictor = solov2.load("nuclei", device="cpu")
     """
-    opened = open_weights(model)
+    if is_exported(model):
+        return _load_exported(Path(model), device, runtime)
+    check_runtime(model, runtime)
+    return predictor_of(open_weights(model), device)
+
+
+def check_runtime(model: str | Path, runtime: str) -> None:
+    """Looks whether a run time goes with weights, which PyTorch alone runs.
+
+    Raises:
+        ConfigError: if it does not.
+    """
+    if runtime not in ("auto", "torch"):
+        raise ConfigError(
+            f"{model}: {runtime} runs exported files, and this is none; "
+            f"write one first: solov2 export -m {model} -o model{ONNX_SUFFIX}"
+        )
+
+
+def predictor_of(opened: OpenedWeights, device: str = "auto") -> Predictor:
+    """A predictor with all that is known about opened weights.
+
+    Args:
+        opened: the network is moved to the device.
+        device: as for :func:`load`.
+
+    Raises:
+        ConfigError: if there is no such device.
+    """
     weights = opened.weights
     return Predictor(
         opened.network,
@@ -53,6 +88,21 @@ def load(model: str | Path = DEFAULT_MODEL, device: str = "auto") -> Predictor:
         weights.score_threshold,
         choose_device(device),
         weights.trained_on,
+        calibration=weights.calibration,
+    )
+
+
+def _load_exported(path: Path, device: str, runtime: str) -> Predictor:
+    model = open_exported(path, device, runtime)
+    with naming(path):
+        weights = weights_of_metadata(model.metadata)
+    return Predictor(
+        model,
+        config_of(weights, path),
+        weights.categories,
+        weights.score_threshold,
+        trained_on=weights.trained_on,
+        calibration=weights.calibration,
     )
 
 
@@ -79,29 +129,36 @@ class Predictor:
     """A network with the settings and classes it was trained with.
 
     Args:
-        model: the network; it is moved to ``device`` and put into evaluation mode.
+        model: the network; it is moved to ``device`` and put into evaluation mode. Or an exported model, which
+            stays where it is.
         config: its configuration.
         categories: its classes by label.
         score_threshold: the model's own threshold, 0..1; 0.5 where it has none.
         device: where it runs.
         trained_on: fingerprints of the pictures it was trained on; empty if unknown.
         amp: run the network in half precision where that is safe (bfloat16, float16 on GPUs without it).
+        calibration: raw scores and the probabilities of being right that stand for them, as a weights file has them;
+            empty leaves scores as they are. The recipe's own thresholds are of raw scores, ``score_threshold`` is not.
     """
 
     def __init__(
         self,
-        model: SOLOv2,
+        model: SOLOv2 | ExportedModel,
         config: Config,
         categories: Sequence[Category] = (),
         score_threshold: float | None = None,
         device: torch.device | None = None,
         trained_on: str = "",
         amp: bool = False,
+        calibration: Sequence[tuple[float, float]] = (),
     ) -> None:
         self.trained_on = trained_on
         self.amp = amp
+        self.calibration = tuple(calibration)
         self.device = device or torch.device("cpu")
-        self.model = model.eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if not isinstance(model, ExportedModel):
+            model = model.eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model = model
         self.config = config
         self.categories = tuple(categories)
         self.score_threshold = DEFAULT_SCORE_THRESHOLD if score_threshold is None else score_threshold
@@ -155,13 +212,30 @@ class Predictor:
 
     def run(self, batch: Batch) -> list[Instances]:
         """Runs a prepared batch; everything that decoding keeps, whatever its score."""
+        if isinstance(self.model, ExportedModel):
+            found = self.model.run(batch, self.config.decode.mask_threshold)
+        else:
+            found = self._run_network(self.model, batch)
+        return [
+            replace(instances, categories=self.categories, scores=self._believable(instances.scores))
+            for instances in found
+        ]
+
+    def _run_network(self, network: SOLOv2, batch: Batch) -> list[Instances]:
         data = self.config.data.normalize
         with torch.inference_mode():
             images = normalize(batch.images.to(self.device), batch.frames, data.mean, data.std)
             with torch.autocast(self.device.type, _half(self.device), enabled=self.amp):
-                predictions = self.model(images.contiguous(memory_format=torch.channels_last))
-            found = decode(predictions, batch.frames, **self._decode_options)
-        return [replace(instances, categories=self.categories) for instances in found]
+                predictions = network(images.contiguous(memory_format=torch.channels_last))
+            return decode(predictions, batch.frames, **self._decode_options)
+
+    def prepare(self, image: ImageLike) -> Batch:
+        """One picture as :meth:`run` takes it; of an exported model's size, where it takes only one."""
+        batch = self._collate([self._prepare(image, 0)])
+        return self.model.padded(batch) if isinstance(self.model, ExportedModel) else batch
+
+    def _believable(self, scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        return calibrated(scores, self.calibration) if self.calibration else scores
 
     def _prepare(self, image: ImageLike, number: int) -> Sample:
         sample = Sample.of_image(read_image(image), image_id=number)

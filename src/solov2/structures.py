@@ -57,12 +57,15 @@ class Predictions:
         mask_features: (B, E, h, w), shared by all levels.
         strides: per level, input pixels per cell of the map the grid was taken from; decoding
             drops masks with fewer mask pixels than this number.
+        native: grids are the network's maps themselves, a cell every ``strides`` pixels; otherwise they are
+            square whatever the picture.
     """
 
     category_logits: tuple[Tensor, ...]
     kernels: tuple[Tensor, ...]
     mask_features: Tensor
     strides: tuple[int, ...]
+    native: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +78,15 @@ class Targets:
         centers: (N, 2) float64, centre of mass of the full-size mask as (y, x) pixel indices; NaN
             where the mask is empty.
         masks: (N, h, w) uint8 of 0 and 1.
+        known: (C,) bool, the categories the picture was annotated for: a cell without an instance says nothing
+            about the others. None: all.
     """
 
     labels: Tensor
     boxes: Tensor
     centers: Tensor
     masks: Tensor
+    known: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)

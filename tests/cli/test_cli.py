@@ -176,7 +176,7 @@ def test_threshold_out_of_range(tiny_weights: Path, save: Save, capsys: Capture,
     ("words", "message"),
     [
         (["picture.png", "-m", "nothing_like_it"], "'nothing_like_it' is neither a file nor the name of a model"),
-        (["picture.png", "-m", "shufflenetv2_1.0x"], "holds a backbone to start training from, not a whole model"),
+        (["picture.png", "-m", "nanodet_plus_m"], "holds a backbone to start training from, not a whole model"),
         (["picture.png", "-m", "picture.png"], "not a weights file; expected"),
         (["nothing/*.png"], "nothing/*.png: no file matches this pattern"),
         (["empty"], "empty: holds no picture; expected files ending in .bmp, .gif"),

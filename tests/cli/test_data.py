@@ -62,6 +62,7 @@ def test_check_of_a_recipes_own_data(sound: Path, tmp_path: Path, capsys: Captur
     ("words", "message"),
     [
         (["check", "--data", "none.json"], "none.json: no such file; expected a COCO json"),
+        (["check", "--data", "none.json", "more.json"], "none.json: no such file; expected a COCO json"),
         (["check", "--images", "x"], "a picture folder is given without a COCO json"),
         (["check", "-c", "nanoo"], "no recipe 'nanoo': did you mean nano"),
         (["check", "-o", "epochs=1"], "unknown key"),
@@ -95,6 +96,48 @@ def test_show(sound: Path, tmp_path: Path, capsys: Capture) -> None:
         path,
         "drawn/sheet.png",
     ]
+
+
+@pytest.fixture
+def second(write_coco: Write) -> Path:
+    return write_coco([picture(3, labelled_categories="bar")], [annotation(5, image_id=3)], name="second.json")
+
+
+def test_check_of_several_files(sound: Path, second: Path, capsys: Capture, tmp_path: Path) -> None:
+    assert main(["data", "check", "--data", str(sound), str(second), "--json", "report.json"]) == 0
+    out, _ = capsys.readouterr()
+    assert "pictures   3, of which 0 without instances" in out
+    assert "labelled   1 pictures for some classes only: bar (1)\n" in out
+    assert f"put together with {second}" in " ".join(out.split())
+    statistics = json.loads((tmp_path / "report.json").read_text())["statistics"]
+    assert (statistics["partial"], statistics["known"]) == (1, [["bar", 1]])
+
+
+def test_show_of_several_files(sound: Path, second: Path, capsys: Capture) -> None:
+    words = ["--data", str(sound), str(second), "--images", str(sound.parent), str(second.parent)]
+    assert main(["data", "show", *words, "--output", "drawn", "--raw"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 4
+
+
+@pytest.mark.parametrize("command", [["data", "check"], ["data", "show"], ["train", "-c", "nano", "--device", "cpu"]])
+def test_a_picture_in_two_files(command: list[str], sound: Path, capsys: Capture) -> None:
+    assert main([*command, "--data", str(sound), str(sound)]) == 2
+    out, err = capsys.readouterr()
+    assert f"{sound}: image 1 (1.png, 1 annotation) is the same picture as {sound}: image 1" in err
+    assert "Traceback" not in out + err
+
+
+@pytest.mark.parametrize("command", [["data", "check"], ["data", "show"], ["train", "-c", "nano", "--device", "cpu"]])
+def test_folders_that_do_not_fit(command: list[str], sound: Path, second: Path, capsys: Capture) -> None:
+    assert main([*command, "--data", str(sound), str(second), "--images", "a", "b", "c"]) == 2
+    assert "2 annotation files and 3 picture folders" in capsys.readouterr().err
+
+
+def test_results_are_measured_against_one_file(sound: Path, second: Path, capsys: Capture, tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.yml"
+    recipe.write_text(f"_BASE_: [nano.yml]\nEvalDataset: {{anno_path: [{sound}, {second}]}}\n")
+    assert main(["eval", "-c", str(recipe), "--json_eval", "--json", "x.json"]) == 2
+    assert "measures against one annotation file, and the recipe names 2" in capsys.readouterr().err
 
 
 def test_show_does_not_draw_among_the_pictures(sound: Path, capsys: Capture) -> None:

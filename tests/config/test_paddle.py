@@ -33,7 +33,7 @@ def test_run_keys(write: Write) -> None:
     text = (
         "use_ema: yes\nema_decay: 0.99\nema_decay_type: exponential\namp: true\namp_level: O1\namp_dtype: bfloat16\n"
         "log_iter: 5\nsnapshot_epoch: 2\nsave_dir: runs\nworker_num: 0\nseed: 3\nbase_devices: 4\n"
-        "OptimizerBuilder: {clip_grad_by_norm: 35, clip_grad_by_value: 1.5}\n"
+        "OptimizerBuilder: {clip_grad_by_norm: 35}\n"
         "ResNet: {lr_mult_list: [0.05, 0.05, 0.1, 0.15]}"
     )
     config = load_config(write(text))
@@ -41,8 +41,14 @@ def test_run_keys(write: Write) -> None:
     assert (train.ema, train.ema_decay, train.ema_decay_type) == (True, 0.99, "exponential")
     assert (train.amp, train.amp_dtype, train.log_every, train.snapshot_epoch) == (True, "bfloat16", 5, 2)
     assert (train.save_dir, train.workers, train.seed, train.base_devices) == ("runs", 0, 3, 4)
-    assert (optim.clip_norm, optim.clip_value) == (35.0, 1.5)
+    assert (optim.clip_norm, optim.clip_value) == (35.0, None)
     assert optim.stage_lr_multipliers == (0.05, 0.05, 0.1, 0.15)
+
+
+def test_clipping_by_value(write: Write) -> None:
+    text = "OptimizerBuilder: {clip_grad_by_norm: null, clip_grad_by_value: 1.5}"
+    optim = load_config(write(text)).optim
+    assert (optim.clip_norm, optim.clip_value) == (None, 1.5)
 
 
 @pytest.mark.parametrize(("norm", "shared"), [("bn", False), ("sync_bn", True)])

@@ -160,6 +160,32 @@ def test_the_supported_value_is_accepted(write: Write, key: str, value: str) -> 
             "SOLOv2Head.num_grids (recipe.yml:2) says [40, 36, 24, 16, 12]: make them agree",
         ),
         (
+            "SOLOv2Head: {num_grids: native}\n"
+            "TrainReader: {batch_transforms: [Gt2Solov2Target: {num_grids: [40, 36, 24, 16, 10]}]}",
+            "recipe.yml:3: TrainReader.batch_transforms[0].Gt2Solov2Target.num_grids: [40, 36, 24, 16, 10] here, but "
+            'SOLOv2Head.num_grids (recipe.yml:2) says "native": make them agree',
+        ),
+        (
+            "SOLOv2Head: {num_grids: [40, 36, 24, 16, 12]}\n"
+            "TrainReader: {batch_transforms: [Gt2Solov2Target: {num_grids: native}]}",
+            'recipe.yml:3: TrainReader.batch_transforms[0].Gt2Solov2Target.num_grids: "native" here, but '
+            "SOLOv2Head.num_grids (recipe.yml:2) says [40, 36, 24, 16, 12]: make them agree",
+        ),
+        (
+            "SOLOv2Head:\n  num_grids: native\n  segm_strides: [8, 16, 32, 64, 64]\nFPN: {extra_stage: 0}",
+            "recipe.yml:3, recipe.yml:4, recipe.yml:5: SOLOv2Head.num_grids, SOLOv2Head.segm_strides, "
+            "FPN.extra_stage: the grids are to be the pyramid's own maps, but none has stride 64: the coarsest has 32",
+        ),
+        (
+            "SOLOv2Head: {separable: true}",
+            "recipe.yml:2: SOLOv2Head.separable: separable towers read the pyramid's own maps: set num_grids to native",
+        ),
+        (
+            "SOLOv2: {neck: GhostPAN}\nGhostPAN: {out_channel: 97}",
+            "recipe.yml:3: GhostPAN.out_channel: half of a ghost module's channels are made of the other half: 97 is "
+            "odd, use an even number",
+        ),
+        (
             f"TrainReader: {{sample_transforms: [{NORMALIZE}]}}\n"
             "TestReader: {sample_transforms: [NormalizeImage: {std: [1, 1, 1]}]}",
             "recipe.yml:3: TestReader.sample_transforms[0].NormalizeImage.std: [1, 1, 1] here, but "
@@ -196,6 +222,26 @@ def test_the_supported_value_is_accepted(write: Write, key: str, value: str) -> 
             "recipe.yml:3, recipe.yml:4: SOLOv2Head.num_grids, SOLOv2Head.segm_strides: each level needs one grid, "
             "one stride and one size range, but there are 2 grids, 3 strides and 5 size ranges",
         ),
+        (
+            "ResNet: {norm_eval: true}",
+            "recipe.yml:2: ResNet.norm_eval: norm_eval trains the norms' scale and shift, which freeze_norm: true (the "
+            "default) keeps: state freeze_norm: false, or leave norm_eval out",
+        ),
+        (
+            "ResNet:\n  norm_eval: true\n  freeze_norm: false\n  norm_type: sync_bn",
+            "recipe.yml:3, recipe.yml:5: ResNet.norm_eval, ResNet.norm_type: norm_eval keeps the stored statistics, so "
+            "that there are none for the devices to share: state ResNet.norm_type: bn, or leave norm_eval out",
+        ),
+        (
+            "norm_type: sync_bn\nResNet: {norm_eval: true, freeze_norm: false}",
+            "recipe.yml:3, recipe.yml:2: ResNet.norm_eval, norm_type: norm_eval keeps the stored statistics, so "
+            "that there are none for the devices to share: state ResNet.norm_type: bn, or leave norm_eval out",
+        ),
+        (
+            "OptimizerBuilder: {clip_grad_by_norm: 35, clip_grad_by_value: 1.5}",
+            "recipe.yml:2: OptimizerBuilder.clip_grad_by_norm, OptimizerBuilder.clip_grad_by_value: gradients are "
+            "clipped by their norm (35) or by value (1.5), not both: set one of them to null",
+        ),
     ],
 )
 def test_settings_that_contradict_each_other(problems: Problems, text: str, message: str) -> None:
@@ -223,6 +269,22 @@ def test_every_kind_of_problem_in_one_report(problems: Problems) -> None:
 def test_a_refused_value_causes_no_false_conflict(problems: Problems) -> None:
     lines = problems("SOLOv2Head: {num_grids: [40, 24, x], segm_strides: [8, 16, 32]}")
     assert lines == ['recipe.yml:2: SOLOv2Head.num_grids[2]: expected a whole number, got "x"']
+
+
+def test_native_grids_are_stated_twice(write: Write) -> None:
+    twice = "SOLOv2Head: {num_grids: native}\nTrainReader: {batch_transforms: [Gt2Solov2Target: {num_grids: native}]}"
+    assert load_config(write(twice)).model.grid_head.grid_sizes == ()
+
+
+def test_only_the_chosen_neck_counts(write: Write, problems: Problems) -> None:
+    both = "FPN: {out_channel: 128, extra_stage: 0}\nGhostPAN: {out_channel: 96}"
+    assert load_config(write(f"{both}\nSOLOv2: {{neck: GhostPAN}}")).model.fpn.channels == 96
+    few = "SOLOv2Head: {num_grids: [40, 24, 16, 12], segm_strides: [8, 8, 16, 32]}\nTrainReader: {batch_transforms: "
+    few += "[Gt2Solov2Target: {scale_ranges: [[1, 64], [32, 128], [64, 256], [128, 2048]]}]}"
+    fpn = load_config(write(f"{both}\n{few}")).model.fpn
+    assert (fpn.kind, fpn.channels, fpn.extra_levels) == ("fpn", 128, 0)
+    [line] = problems("SOLOv2: {neck: GhostPAN}\nFPN: {out_chanel: 18}")
+    assert line == "recipe.yml:3: FPN.out_chanel: unknown key; did you mean FPN.out_channel?"
 
 
 def test_the_unused_backbone_must_still_be_spelled_right(problems: Problems) -> None:

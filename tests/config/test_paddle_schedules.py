@@ -67,6 +67,27 @@ def test_cosine_keys(write: Write) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "flat", "plateau"),
+    [
+        ("last_plateau_epochs: 13", 0, 13),
+        ("flat_epochs: 13", 13, 0),
+        ("flat_epochs: 6, last_plateau_epochs: 7", 6, 7),
+    ],
+)
+def test_parts_of_a_cosine_fit_into_its_epochs(problems: Problems, text: str, flat: int, plateau: int) -> None:
+    assert problems(f"LearningRate: {{schedulers: [!CosineDecay {{max_epochs: 12, {text}}}]}}") == [
+        f"recipe.yml:2: LearningRate.schedulers[0]: {flat} first epochs at base_lr and {plateau} last ones at the "
+        "lowest rate are more than max_epochs, 12, which counts them: lower flat_epochs or last_plateau_epochs"
+    ]
+
+
+def test_parts_of_a_cosine_may_fill_its_epochs(write: Write) -> None:
+    text = "max_epochs: 12, flat_epochs: 6, last_plateau_epochs: 6"
+    schedule = load_config(write(f"LearningRate: {{schedulers: [!CosineDecay {{{text}}}]}}")).optim.schedule
+    assert schedule == CosineSchedule(max_epochs=12, flat_epochs=6, plateau_epochs=6)
+
+
+@pytest.mark.parametrize(
     ("schedulers", "message"),
     [
         ("[!PiecewiseDecay {gamma: 0.1, milestones: [8, 20]}]", "milestones [20] lie beyond the last of 12 epochs"),

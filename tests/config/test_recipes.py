@@ -137,13 +137,14 @@ def model(row: dict[str, Any]) -> dict[str, Any]:
             "groups": row["groups"], "base_width": row["base_width"], "project_first": row["project_first"],
             "dcn_stages": row["stages"], "dcn_version": row["version"],
         },
-        "fpn": {"channels": 256, "extra_levels": 1},
+        "fpn": {"kind": "fpn", "channels": 256, "extra_levels": 1},
         "mask_branch": {"mid_channels": 128, "out_channels": row["kernel"], "dcn": row["mask_dcn"], "norm": "gn"},
         "grid_head": {
             "grid_sizes": [40, 36, 24, 16, 12], "strides": [8, 8, 16, 32, 32], "channels": row["tower"],
             "depth": row["convolutions"], "kernel_channels": row["kernel"], "drop_block": row["drop_block"],
-            "dcn_stages": row["tower_stages"], "dcn_version": row["tower_version"], "norm": "gn",
+            "dcn_stages": row["tower_stages"], "dcn_version": row["tower_version"], "norm": "gn", "separable": False,
         },
+        "position": "absolute",
     }  # fmt: skip
 
 
@@ -157,10 +158,11 @@ def source(kind: str, images: str, annotations: str) -> dict[str, Any]:
 def data(row: dict[str, Any]) -> dict[str, Any]:
     reader = {
         "transforms": [row["test"]], "batch_size": 1, "shuffle": False, "drop_last": False, "group_by_size": False,
+        "repeat_area": None,
     }  # fmt: skip
     train = {
         "transforms": row["train"], "batch_size": 2, "shuffle": True, "drop_last": True,
-        "group_by_size": row["grouped"],
+        "group_by_size": row["grouped"], "repeat_area": None,
     }  # fmt: skip
     return {
         "train": {"source": source("coco", "train2017", "instances_train2017.json"), "reader": train},
@@ -176,7 +178,7 @@ def expected(name: str, row: dict[str, Any]) -> dict[str, Any]:
         "name": name,
         "model": model(row),
         "assign": {"size_ranges": row["ranges"], "center_scale": 0.2},
-        "loss": {"mask_weight": 3.0, "focal_gamma": 2.0, "focal_alpha": 0.25},
+        "loss": {"mask_weight": 3.0, "focal_gamma": 2.0, "focal_alpha": 0.25, "top_cells": 0},
         "decode": {
             "score_threshold": 0.1, "mask_threshold": 0.5, "pre_nms_top_n": 500, "post_nms_top_n": 100,
             "update_threshold": 0.05, "decay": "gaussian", "sigma": 2.0,
@@ -195,7 +197,7 @@ def expected(name: str, row: dict[str, Any]) -> dict[str, Any]:
             "checkpoint_minutes": 10.0, "checkpoint_steps": None, "accumulate": 1, "run_name": row["run"],
             "init_weights": row["pretrained"], "weights": f"output/{row['run'] or name}/model_final", "amp": False,
             "amp_dtype": "auto", "ema": row["ema"], "ema_decay": 0.9998, "ema_decay_type": "threshold",
-            "workers": row["workers"], "base_devices": 8,
+            "workers": row["workers"], "base_devices": 8, "freeze": [],
         },
         "data": data(row),
         "metric": "COCO",
@@ -211,7 +213,7 @@ def test_the_published_recipes(name: str) -> None:
 
 
 def test_every_published_recipe_is_shipped() -> None:
-    assert set(shipped_recipes()) == TABLE.keys() | {"nano", "solov2_nano_nuclei"}
+    assert set(shipped_recipes()) == TABLE.keys() | {"nano", "solov2_nano_coco", "solov2_nano_nuclei"}
 
 
 def test_the_small_recipe_has_the_shape_its_weights_need() -> None:
@@ -219,19 +221,20 @@ def test_the_small_recipe_has_the_shape_its_weights_need() -> None:
     assert config.model.model_dump(mode="json") == {
         "num_classes": 80,
         "backbone": {"kind": "shufflenetv2", "width": 1.0, "freeze_at": -1, "freeze_norm": False},
-        "fpn": {"channels": 96, "extra_levels": 0},
+        "fpn": {"kind": "ghost_pan", "channels": 96, "extra_levels": 1},
         "mask_branch": {"mid_channels": 64, "out_channels": 64, "dcn": False, "norm": "gn"},
         "grid_head": {
-            "grid_sizes": [40, 24, 16, 12], "strides": [8, 8, 16, 32], "channels": 96, "depth": 2,
+            "grid_sizes": [], "separable": True, "strides": [8, 16, 32, 64], "channels": 256, "depth": 2,
             "kernel_channels": 64, "drop_block": False, "dcn_stages": [], "dcn_version": 2, "norm": "gn",
         },
+        "position": "relative",
     }  # fmt: skip
     assert config.assign.size_ranges == ((1, 64), (32, 128), (64, 256), (128, 2048))
     assert (config.optim.kind, config.optim.weight_decay) == ("adamw", 0.05)
     assert config.optim.schedule.model_dump() == {
         "kind": "cosine", "max_epochs": config.train.epochs, "min_lr_ratio": 0.0, "plateau_epochs": 0, "flat_epochs": 0,
     }  # fmt: skip
-    assert (config.train.init_weights, config.train.base_devices, config.train.ema) == ("shufflenetv2_1.0x", 1, True)
+    assert (config.train.init_weights, config.train.base_devices, config.train.ema) == ("nanodet_plus_m", 1, True)
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
@@ -256,6 +259,16 @@ def test_described_keys_follow_the_backbone() -> None:
     keys = {key for key, _, _ in describe(load("nano"))}
     assert "ShuffleNetV2.lr_mult_list" in keys
     assert not any(key.startswith("ResNet.") for key in keys)
+
+
+def test_described_keys_follow_the_neck() -> None:
+    rows = {key: value for key, value, _ in describe(load("nano"))}
+    assert (rows["SOLOv2.neck"], rows["GhostPAN.out_channel"]) == ("GhostPAN", 96)
+    assert "FPN.out_channel" not in rows
+    assert rows["SOLOv2Head.num_grids"] == "native"
+    rows = {key: value for key, value, _ in describe(load("solov2_r50_fpn_1x_coco"))}
+    assert (rows["SOLOv2.neck"], rows["FPN.out_channel"]) == ("FPN", 256)
+    assert not any(key.startswith("GhostPAN.") for key in rows)
 
 
 def test_a_description_spells_values_like_a_recipe() -> None:

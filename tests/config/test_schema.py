@@ -43,11 +43,14 @@ def test_a_config_stored_before_a_field_existed_is_read_with_its_default() -> No
     for block, names in {
         "backbone": "norm_eval groups base_width project_first dcn_stages dcn_version",
         "mask_branch": "dcn norm",
-        "grid_head": "dcn_stages dcn_version norm",
+        "grid_head": "dcn_stages dcn_version norm separable",
+        "fpn": "kind",
     }.items():
         for name in names.split():
             del values["model"][block][name]
-    del values["optim"]["uniform"]
+    del values["model"]["position"], values["optim"]["uniform"], values["loss"]["top_cells"], values["train"]["freeze"]
+    for split in ("train", "eval", "test"):
+        del values["data"][split]["reader"]["repeat_area"]
     old = Config.model_validate_json(json.dumps(values))
     assert old == Config()
     backbone, grid_head, mask_branch = old.model.backbone, old.model.grid_head, old.model.mask_branch
@@ -78,6 +81,9 @@ def test_every_field_is_described(module: Any) -> None:
     assert bare == []
 
 
+NATIVE = {"grid_sizes": [], "strides": [8, 16, 32, 64, 64]}
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -86,11 +92,37 @@ def test_every_field_is_described(module: Any) -> None:
         ({"model": {"backbone": {"kind": "resnet", "depth": 34, "base_width": 4}}}, "groups 1 of 4 channels need"),
         ({"model": {"grid_head": {"depth": 2, "dcn_stages": [0, 2, 5]}}}, "convolutions 0 to 1, but 2, 5 is to be"),
         ({"model": {"mask_branch": {"out_channels": 128}}}, "kernels have 256 channels and mask features 128"),
+        (
+            {"model": {"grid_head": NATIVE, "fpn": {"extra_levels": 0}}},
+            "pyramid's own maps, but none has stride 64: the coarsest has 32",
+        ),
+        (
+            {"model": {"grid_head": {**NATIVE, "strides": [8, 16, 32, 64, 128]}, "fpn": {"kind": "ghost_pan"}}},
+            "none has stride 128: the coarsest has 64",
+        ),
+        ({"model": {"grid_head": {"grid_sizes": [], "strides": [8, 16]}}}, "2 grids, 2 strides and 5 size ranges"),
+        ({"model": {"grid_head": {"separable": True}}}, "separable towers read .* set num_grids to native"),
+        ({"model": {"grid_head": {**NATIVE, "separable": True, "drop_block": True}}}, "neither DropBlock nor"),
+        ({"model": {"grid_head": {**NATIVE, "separable": True, "dcn_stages": [0]}}}, "neither DropBlock nor"),
+        ({"model": {"fpn": {"kind": "ghost_pan", "channels": 97}}}, "97 is odd, use an even number"),
     ],
 )
 def test_conflicts_are_refused(overrides: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         Config.model_validate(overrides)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"grid_head": NATIVE},
+        {"grid_head": {**NATIVE, "separable": True}, "fpn": {"extra_levels": 1}},
+        {"grid_head": NATIVE, "fpn": {"kind": "ghost_pan", "extra_levels": 0, "channels": 96}},
+        {"grid_head": {**NATIVE, "strides": [8, 8, 8, 16, 32]}, "fpn": {"extra_levels": 0}},
+    ],
+)
+def test_native_grids_of_strides_that_are_there(model: dict[str, Any]) -> None:
+    assert Config.model_validate({"model": model}).model.grid_head.grid_sizes == ()
 
 
 def test_conflicts_are_reported_together() -> None:

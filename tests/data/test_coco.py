@@ -11,9 +11,10 @@ from PIL import Image
 from solov2.data.coco import CocoDataset, CocoFile, load_coco, match_categories, shape_of
 from solov2.data.collate import collate
 from solov2.data.copy_paste import CopyPaste
+from solov2.data.fingerprints import pack
 from solov2.data.loader import EpochBatchSampler, make_loader
 from solov2.data.shapes import Bitmap, Polygons
-from solov2.data.transforms import RandomFlip, RandomResize, Resize, Transform
+from solov2.data.transforms import RandomFlip, RandomPatch, RandomResize, Resize, Transform
 from solov2.errors import DatasetError, ImageError
 from solov2.structures import Category
 
@@ -287,3 +288,39 @@ def test_an_unreadable_other_picture_is_replaced(write_coco: Write, caplog: pyte
 def test_shape_of_an_empty_mask() -> None:
     shape = shape_of(uncompressed(np.zeros(HW, np.uint8)), HW)
     assert not shape.rasterize(HW, (32, 32)).mask.any()
+
+
+def repeated(write_coco: Write, area: int | None, **options: Any) -> CocoDataset:
+    """Pictures of 600, 1200 and 6 pixels, of which the last is without objects."""
+    pictures = [picture(1), picture(2, (40, 30)), picture(3, (2, 3))]
+    path = write_coco(pictures, [annotation(1), annotation(2, image_id=2)])
+    return opened(path, repeat_area=area, allow_empty=True, **options)
+
+
+@pytest.mark.parametrize(
+    ("area", "counts"),
+    [(None, (1, 1, 1)), (600, (1, 2, 1)), (300, (2, 4, 1)), (500, (1, 2, 1)), (350, (2, 3, 1)), (10**9, (1, 1, 1))],
+)
+def test_large_pictures_occur_more_often(write_coco: Write, area: int | None, counts: tuple[int, ...]) -> None:
+    dataset = repeated(write_coco, area)
+    assert len(dataset) == sum(counts)
+    expected = [number for number, count in enumerate(counts, 1) for _ in range(count)]
+    assert [record["id"] for record in dataset.records] == expected
+    hws = {1: HW, 2: (40, 30), 3: (2, 3)}
+    assert dataset.sizes == [hws[number] for number in expected]
+    assert [dataset[0, index].image_id for index in range(len(dataset))] == expected
+
+
+def test_each_occurrence_draws_its_own_numbers(write_coco: Write) -> None:
+    one, again = (repeated(write_coco, 100, transforms=(RandomPatch((8, 8)),)) for _ in range(2))
+    seen = [one[0, index].image.tobytes() for index in range(6)]  # all of the first picture
+    assert len(set(seen)) > 3
+    assert seen == [again[0, index].image.tobytes() for index in range(6)]
+
+
+def test_occurrences_are_known_by_one_fingerprint(write_coco: Write) -> None:
+    assert pack(repeated(write_coco, 100).records) == pack(repeated(write_coco, None).records)
+
+
+def test_the_limit_is_one_of_pictures(write_coco: Write) -> None:
+    assert [record["id"] for record in repeated(write_coco, 300, limit=1).records] == [1, 1]

@@ -1,3 +1,4 @@
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,12 @@ import torch
 from PIL import Image
 
 from solov2.assign import Assigner
-from solov2.build import build_split_transforms, source_paths
+from solov2.build import build_assigner, build_split_transforms, source_paths
 from solov2.config import Config, load_config
 from solov2.config.own_data import with_own_data
 from solov2.data.coco import CocoDataset, load_coco
 from solov2.data.collate import make_targets
-from solov2.data.transforms import LargeScaleJitter, RandomResize, Resize
+from solov2.data.transforms import LargeScaleJitter, RandomPatch, RandomResize, Resize
 from solov2.inspection import losses
 from solov2.inspection.losses import Level, Losses, Views, count_losses, make_views
 from solov2.structures import Targets
@@ -178,12 +179,13 @@ def test_run_lengths_and_crowds(write_coco: Write) -> None:
     assert targets.centers.tolist() == [[7.5, 7.5]]
 
 
-def test_a_whole_recipe_against_plain_loops(write_coco: Write) -> None:
+@pytest.mark.parametrize("recipe", ["nano", Path(__file__).parents[1] / "fixtures" / "square_grids.yml"])
+def test_a_whole_recipe_against_plain_loops(write_coco: Write, recipe: str | Path) -> None:
     """Boxes all over a picture, counted again from the data set's own samples, cell by cell."""
-    config = with_own_data(load_config("nano"), data=crowded(write_coco))
+    config = with_own_data(load_config(recipe), data=crowded(write_coco))
     transforms = build_split_transforms(config.data.train)
     file, head = load_coco(source_paths(config.data.train)[0]), config.model.grid_head
-    assigner = Assigner(head.grid_sizes, config.assign.size_ranges, config.assign.center_scale)
+    assigner = build_assigner(config)
     views = make_views(file, transforms, config.data.pad_stride, budget=len(file.annotations[0]))
     found = count_losses(views, assigner)
 
@@ -191,17 +193,20 @@ def test_a_whole_recipe_against_plain_loops(write_coco: Write) -> None:
     for transform in transforms:
         sample = transform(sample, generator)
     targets = make_targets(sample, tuple(-(-side // 32) * 32 for side in sample.hw))
-    owners: list[dict[tuple[int, int], int]] = [{} for _ in head.grid_sizes]
+    hw = tuple(4 * side for side in targets.masks.shape[1:])
+    cells = [tuple(side / size for side in hw) for size in head.grid_sizes] or [(s, s) for s in head.strides]
+    owners: list[dict[tuple[int, int], int]] = [{} for _ in cells]
     for row, (y, x) in enumerate(targets.centers.tolist()):
         x0, y0, x1, y1 = targets.boxes[row].tolist()
         size, half = ((x1 - x0) * (y1 - y0)) ** 0.5, (0.1 * (y1 - y0), 0.1 * (x1 - x0))
-        for owner, grid, (low, high) in zip(owners, head.grid_sizes, config.assign.size_ranges, strict=True):
+        for owner, cell, (low, high) in zip(owners, cells, config.assign.size_ranges, strict=True):
             if not low <= size <= high:
                 continue
             spans = []
-            for place, reach, cells in zip((y, x), half, targets.masks.shape[1:], strict=True):
-                at = [int((value / (cells * 4)) // (1 / grid)) for value in (place - reach, place, place + reach)]
-                spans.append(range(max(at[0], at[1] - 1, 0), min(at[2], at[1] + 1, grid - 1) + 1))
+            for place, reach, side, extent in zip((y, x), half, cell, hw, strict=True):
+                at = [math.floor(value / side) for value in (place - reach, place, place + reach)]
+                last = math.ceil(extent / side) - 1
+                spans.append(range(max(at[0], at[1] - 1, 0), min(at[2], at[1] + 1, last) + 1))
             owner.update({(r, c): row for r in spans[0] for c in spans[1]})
     winners = {row for owner in owners for row in owner.values()}
     assert 0 < found.collided == len(targets) - len(winners)
@@ -218,3 +223,15 @@ def opened(config: Config) -> CocoDataset:
     path, folder = source_paths(config.data.train)
     Image.fromarray(np.zeros((*HW, 3), np.uint8)).save(folder / "0.png")
     return CocoDataset(load_coco(path), folder, allow_empty=False)
+
+
+def test_patches_and_native_grids(write_coco: Write) -> None:
+    """A level's cells are as many as the patch has pixels for, also where the coarsest one is rounded up."""
+    path, assigner = coco(write_coco, (30, 30, 32)), Assigner((), ((8, 96), (40, 200)), 0.2, (8, 64))
+    views = make_views(load_coco(path), [RandomPatch((96, 160), (2.0, 2.0))], 32, budget=1)
+    [targets] = views.targets
+    assert targets.masks.shape[-2:] == (24, 40)
+    assert [len(level.labels) for level in assigner(targets)] == [12 * 20, 2 * 3]
+    found = count_losses(views, assigner)
+    assert found.instances == len(targets)
+    assert len(found.levels) == 2

@@ -9,14 +9,14 @@ from solov2.inspection.plans import Plan, enlarged, recipe_text, with_plan
 
 def test_enlarged_recipes() -> None:
     config = load_config("solov2_nano_nuclei")
-    [step] = [s for s in enlarged(config, 1.5).data.train.reader.transforms if s.name == "Resize"]
-    assert (step.args["target_size"], step.args["min_scale"]) == ((768, 1536), 2.25)
+    [step] = [s for s in enlarged(config, 1.5).data.eval.reader.transforms if s.name == "Resize"]
+    assert (step.args["target_size"], step.args["min_scale"]) == ((96, 4224), 3.0)
     assert enlarged(config, 1) is config
     [step] = [s for s in enlarged(load_config("nano"), 2).data.train.reader.transforms if s.name == "RandomResize"]
     assert step.args["target_size"][0] == (704, 1536)
 
 
-@pytest.mark.parametrize("recipe", ["nano", "solov2_nano_nuclei", "solov2_r50_enhance_coco"])
+@pytest.mark.parametrize("recipe", ["nano", "solov2_nano_coco", "solov2_nano_nuclei", "solov2_r50_enhance_coco"])
 def test_every_recipe_survives_its_text(recipe: str, tmp_path: Path) -> None:
     config = load_config(recipe)
     plan = Plan(tuple(s + 1 for s in config.model.grid_head.grid_sizes), config.assign.size_ranges, 1.25)

@@ -16,8 +16,11 @@ from .test_losses import coco
 Write = Callable[..., Path]
 
 
-def config_for(path: Path, overrides: tuple[str, ...] = ()) -> Config:
-    return with_own_data(load_config("nano", overrides), data=path)
+SQUARE_GRIDS = Path(__file__).parents[1] / "fixtures" / "square_grids.yml"
+
+
+def config_for(path: Path, overrides: tuple[str, ...] = (), recipe: str | Path = "nano") -> Config:
+    return with_own_data(load_config(recipe, overrides), data=path)
 
 
 def test_a_sound_data_set(write_coco: Write) -> None:
@@ -50,7 +53,7 @@ def test_defects_of_both_kinds(write_coco: Write) -> None:
 
 def test_a_suggestion_is_told_with_its_price(write_coco: Write) -> None:
     squares = [(x, y, 2) for y in range(1, 126, 3) for x in range(1, 126, 3)]  # more than cells in a row
-    found = inspect_data(config_for(coco(write_coco, *squares)))
+    found = inspect_data(config_for(coco(write_coco, *squares), recipe=SQUARE_GRIDS))
     assert found.losses is not None
     if found.losses.share <= 0.01:
         pytest.fail("the example no longer collides")
@@ -125,3 +128,41 @@ def test_a_recipe_without_data() -> None:
     values["data"]["train"]["source"]["anno_path"] = None
     with pytest.raises(ConfigError, match="names no annotation file"):
         inspect_data(Config.model_validate(values))
+
+
+def test_pictures_that_are_labelled_in_part(write_coco: Write) -> None:
+    categories = [(number, f"class {number}") for number in range(1, 9)]
+    images = [
+        picture(1, labelled_categories="all"),
+        picture(2, labelled_categories=[3]),
+        picture(3, labelled_categories=[1, 2, 3, 4, 5, 6, 7]),
+        picture(4, labelled_categories="class 99"),
+    ]
+    found = inspect_data(config_for(write_coco(images, categories=categories)))
+    assert found.statistics.partial == 2
+    assert found.statistics.known[:2] == (("class 3", 2), ("class 1", 1))
+    assert [problem.kind for problem in found.problems] == ["unreadable labelled categories"]
+    line = (
+        "labelled   2 pictures for some classes only: class 3 (2), class 1 (1), class 2 (1), class 4 (1), class 5 (1), "
+    )
+    assert f"{line}class 6 (1) and 1 more\n" in as_text(found)
+
+
+@pytest.mark.parametrize(("fields", "expected"), [({}, ""), ({"labelled_categories": []}, "some classes only: none\n")])
+def test_a_line_on_labels_only_where_there_is_need(write_coco: Write, fields: dict[str, Any], expected: str) -> None:
+    text = as_text(inspect_data(config_for(write_coco([picture(1, **fields)]))))
+    assert ("labelled" in text) == bool(expected)
+    assert expected in f"{text}\n"
+
+
+@pytest.mark.parametrize("recipe", ["nano", "solov2_nano_coco", "solov2_nano_nuclei"])
+def test_grids_that_are_the_networks_maps(write_coco: Write, recipe: str) -> None:
+    """Their number of cells depends on the picture: the table says how large a cell is."""
+    config = config_for(coco(write_coco, (10, 10, 30), (70, 70, 40)), recipe=recipe)
+    found = inspect_data(config)
+    assert found.losses is not None
+    strides = config.model.grid_head.strides
+    assert len(found.losses.levels) == len(strides)
+    rows = [line.split()[:2] for line in as_text(found).splitlines() if " px " in line]
+    assert rows == [[str(stride), "px"] for stride in strides]
+    json.dumps(as_json(found))

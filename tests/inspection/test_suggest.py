@@ -14,9 +14,12 @@ from .test_losses import Square, coco
 Write = Callable[..., Path]
 
 
-def nano(size: int = 128, ranges: Any = None) -> Config:
+SQUARE_GRIDS = Path(__file__).parents[1] / "fixtures" / "square_grids.yml"
+
+
+def nano(size: int = 128, ranges: Any = None, recipe: str | Path = SQUARE_GRIDS) -> Config:
     """The small recipe at one size, for two classes."""
-    values = load_config("nano").model_dump(mode="json")
+    values = load_config(recipe).model_dump(mode="json")
     values["model"]["num_classes"] = 2
     for split in ("train", "eval", "test"):
         values["data"][split]["reader"]["transforms"] = [{"name": "Resize", "args": {"target_size": [size, size]}}]
@@ -35,7 +38,7 @@ def look(file: CocoFile, config: Config) -> tuple[float, Suggestion | None]:
     return before.share, suggest(trial, before)
 
 
-def loaded(suggestion: Suggestion, tmp_path: Path, base: str = "nano.yml") -> Config:
+def loaded(suggestion: Suggestion, tmp_path: Path, base: str | Path = SQUARE_GRIDS) -> Config:
     """What a recipe of one's own says that holds the suggestion."""
     path = tmp_path / "mine.yml"
     path.write_text(f"_BASE_: [{base}]\nnum_classes: 2\n{suggestion.recipe}\n")
@@ -119,3 +122,19 @@ def test_size_ranges_of_all_candidates_are_whole(write_coco: Write, grids: tuple
     assert (first_low, first_high, second_low) == (2, 64, 64)  # the gap is closed
     halved = ranges[-len(RANGE_FACTORS)]
     assert halved[0][1] == pytest.approx(OVERLAP * halved[1][0], abs=2)
+
+
+def test_grids_of_the_network_itself_stay_as_they_are(write_coco: Write, tmp_path: Path) -> None:
+    """Where they are too coarse only larger pictures help."""
+    squares = tuple((x, y, 8) for y in range(4, 120, 5) for x in range(4, 120, 5))
+    file, config = file_of(write_coco, *squares), nano(recipe="nano")
+    before, suggestion = look(file, config)
+    assert before > 0.3
+    assert suggestion is not None
+    assert "num_grids" not in suggestion.changed
+    assert "target_size" in suggestion.changed
+    assert suggestion.config.model == config.model
+    check_losses(file, suggestion, before)
+    mine = loaded(suggestion, tmp_path, "nano.yml")
+    assert mine.model.grid_head == config.model.grid_head
+    assert mine.assign == suggestion.config.assign

@@ -112,3 +112,42 @@ def test_deformable_tower_convolutions(version: Literal[1, 2], channels: int) ->
     category_logits, kernels = head(*pyramid_of(8, 32, 64))
     assert category_logits[0].shape == (1, 3, 5, 5)
     assert kernels[0].shape == (1, 4, 5, 5)
+
+
+def native_head(*, coords: bool = True, strides: tuple[int, ...] = (8, 16, 32)) -> GridHead:
+    torch.manual_seed(0)
+    return GridHead(7, grid_sizes=(), strides=strides, in_channels=8, channels=32, depth=2, kernel_channels=16,
+                    coords=coords).eval()  # fmt: skip
+
+
+@pytest.mark.parametrize("coords", [True, False])
+def test_grids_that_are_the_maps(coords: bool) -> None:
+    logits, kernels = native_head(coords=coords)(*pyramid_of(8, 24, 40))
+    sizes = [(12, 20), (6, 10), (3, 5)]
+    assert [tuple(x.shape) for x in logits] == [(1, 7, *size) for size in sizes]
+    assert [tuple(x.shape) for x in kernels] == [(1, 16, *size) for size in sizes]
+
+
+@pytest.mark.parametrize("coords", [True, False])
+def test_each_native_grid_reads_the_map_of_its_stride(coords: bool) -> None:
+    head, pyramid = native_head(coords=coords, strides=(16, 4)), pyramid_of(8, 32, 32)
+    for changed, expected in ((0, [True, False]), (1, [True, True]), (2, [False, True]), (3, [True, True])):
+        other = [x + torch.arange(x.shape[-1]) if number == changed else x for number, x in enumerate(pyramid)]
+        for before, after in zip(head(*pyramid), head(*other), strict=True):
+            assert [torch.equal(a, b) for a, b in zip(before, after, strict=True)] == expected
+
+
+def test_without_coordinates_no_cell_knows_where_it_is() -> None:
+    zeros = [torch.zeros(1, 8, 16 >> level, 16 >> level) for level in range(4)]
+    for coords in (True, False):
+        logits, kernels = native_head(coords=coords)(*zeros)
+        assert all((x.amax((2, 3)) - x.amin((2, 3))).max() == 0 for x in logits)
+        assert all(((x.amax((2, 3)) - x.amin((2, 3))).max() > 1e-3) == coords for x in kernels)
+    _, kernels = GridHead(7, grid_sizes=(6,), strides=(8,), in_channels=8, channels=32, coords=False)(*zeros)
+    assert (kernels[0].amax((2, 3)) - kernels[0].amin((2, 3))).max() == 0  # a resampled grid neither
+
+
+def test_both_towers_read_the_same_without_coordinates() -> None:
+    with_coords, without = native_head(), native_head(coords=False)
+    assert [head.kernel_tower[0].conv.in_channels for head in (with_coords, without)] == [10, 8]  # type: ignore[union-attr]
+    assert [head.category_tower[0].conv.in_channels for head in (with_coords, without)] == [8, 8]  # type: ignore[union-attr]

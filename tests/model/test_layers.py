@@ -11,6 +11,7 @@ from solov2.model.layers import (
     append_coords,
     apply_kernels,
     drop_block,
+    freeze,
     group_norm,
     resize,
     share_batch_norm,
@@ -154,3 +155,30 @@ def test_only_norms_that_ask_for_it_are_shared() -> None:
     assert before.keys() == after.keys()  # weights files do not change
     assert all(torch.equal(value, after[name]) for name, value in before.items())
     assert share_batch_norm(network) == 0
+
+
+def test_frozen_parts_neither_learn_nor_follow_the_data() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Sequential(ConvNorm(3, 4, 3, norm=nn.BatchNorm2d), nn.Sequential(ConvNorm(4, 4, 1, norm=nn.BatchNorm2d))),
+        ConvNorm(4, 5, 1, norm=nn.BatchNorm2d),
+    )
+    names, x = list(network.state_dict()), torch.randn(2, 3, 8, 8)
+    expected = network.eval()(x)
+    freeze(network, ["0"])
+    assert torch.equal(network.eval()(x), expected)
+    assert list(network.state_dict()) == names
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    network.train()(x).sum().backward()
+    assert {name for name, p in network.named_parameters() if p.grad is not None} == {
+        "1.conv.weight",
+        "1.norm.weight",
+        "1.norm.bias",
+    }
+    changed = {name for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed == {"1.norm.running_mean", "1.norm.running_var", "1.norm.num_batches_tracked"}
+
+
+def test_freezing_what_is_not_there() -> None:
+    with pytest.raises(AttributeError):
+        freeze(nn.Sequential(nn.Identity()), ["1"])

@@ -65,3 +65,12 @@ def test_other_norms() -> None:
     branch = MaskBranch(16, 32, 32, norm=nn.BatchNorm2d)
     norms = {type(module.norm) for module in branch.modules() if isinstance(module, ConvNorm)}
     assert norms == {nn.BatchNorm2d}
+
+
+def test_without_coordinates_it_does_not_know_where_it_is() -> None:
+    torch.manual_seed(0)
+    branch = MaskBranch(8, 32, 32, 2, coords=False)
+    assert branch.levels[1].get_submodule("0.conv").in_channels == 8  # type: ignore[operator]
+    out = branch(torch.zeros(1, 8, 8, 8), torch.zeros(1, 8, 4, 4))
+    assert (out.amax((2, 3)) - out.amin((2, 3))).max() == 0
+    assert branch(torch.randn(1, 8, 8, 8), torch.randn(1, 8, 4, 4)).std(dim=(2, 3)).min() > 0.01

@@ -14,6 +14,7 @@ from solov2 import ConfigError, MissingDependencyError, TrainingError, WeightsEr
 from solov2.structures import Category
 from solov2.training.checks import (
     check_room,
+    check_trainable,
     read_checkpoint,
     tell_learning_rate,
     telling_out_of_memory,
@@ -149,3 +150,12 @@ def test_the_learning_rate_of_the_run(
         tell_learning_rate(config, devices)
     assert len(caplog.records) == (told is not None)
     assert told is None or told in caplog.text
+
+
+def test_nothing_left_to_train() -> None:
+    network = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    network[0].requires_grad_(False)
+    check_trainable(network)
+    network.requires_grad_(False)
+    with pytest.raises(ConfigError, match="freeze: every part of the network is frozen"):
+        check_trainable(network)

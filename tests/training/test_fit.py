@@ -20,7 +20,8 @@ from safetensors import safe_open
 import solov2
 from solov2.cli import main
 from solov2.model.layers import SharedBatchNorm2d
-from solov2.training.fit import _share_batch_norm
+from solov2.predict import Predictor
+from solov2.training.placement import share_statistics
 from solov2.weights.files import read_weights
 from tests.shapes_data import make_shapes
 
@@ -143,6 +144,46 @@ def run_until(shapes: Path, folder: Path, steps: int) -> None:
     assert result.weights is None
 
 
+def interrupted(shapes: Path, folder: Path, at: int, *overrides: str) -> Any:
+    """Trains with an evaluation after every epoch; Ctrl-C comes during its picture number ``at``, from 1 over all."""
+    original, seen = Predictor.run, 0
+
+    def counting(self: Predictor, *arguments: Any) -> Any:
+        nonlocal seen
+        seen += 1
+        assert seen <= at  # the evaluation goes on no further
+        if seen == at:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(self, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Predictor, "run", counting)
+        return run(shapes, folder, "log_iter=1", *overrides, val=shapes)
+
+
+@pytest.mark.slow
+def test_control_c_during_an_evaluation(shapes: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It ends there; the epoch before it is in the checkpoint, and nothing of it is lost."""
+    run(shapes, tmp_path / "whole", "log_iter=1")
+    with caplog.at_level("INFO"):
+        result = interrupted(shapes, tmp_path / "parts", 8)  # six pictures: the second of the second evaluation
+    assert result.stopped
+    assert "the evaluation of epoch 2 was stopped" in caplog.text
+    folder = tmp_path / "parts" / "tiny"
+    assert not (folder / "model_final.safetensors").exists()
+    checkpoint = torch.load(folder / "last.ckpt", weights_only=True)
+    assert checkpoint["progress"] == {"epoch": 1, "batches": 3}
+    run(shapes, tmp_path / "parts", "log_iter=1", resume=folder / "last.ckpt")
+    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+
+
+def test_control_c_during_the_last_evaluation_finishes_the_run(shapes: Path, tmp_path: Path) -> None:
+    result = interrupted(shapes, tmp_path, 2, "epoch=1")
+    assert not result.stopped
+    assert result.ap is None
+    assert result.weights == tmp_path / "tiny" / "model_final.safetensors"
+
+
 @pytest.mark.slow
 def test_control_c_leaves_a_checkpoint_to_go_on_from(shapes: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "solov2", "train", "-c", TINY, "--data", str(shapes), "--device", "cpu"]
@@ -212,6 +253,40 @@ def test_trains_in_bfloat16_on_a_cpu(shapes: Path, tmp_path: Path) -> None:
     assert values[-1] < values[0]
 
 
+SMALL_NATIVE = (
+    "SOLOv2.neck=GhostPAN",
+    "SOLOv2.position=relative",
+    "GhostPAN.out_channel=32",
+    "SOLOv2Head.separable=true",
+    "SOLOv2Head.num_grids=native",
+    "SOLOv2Head.segm_strides=[8, 64]",
+    "SOLOv2Loss.top_cells=2",
+    "TrainReader.batch_transforms=[{PadBatch: {pad_to_stride: 32}}, {Gt2Solov2Target: {num_grids: native, "
+    "scale_ranges: [[1, 40], [20, 2048]]}}]",
+)
+"""The nano recipe's own network, as small as the tiny one; pictures of 96 pixels are no multiple of its stride 64."""
+
+
+def test_trains_with_native_grids_and_frozen_parts(shapes: Path, tmp_path: Path) -> None:
+    frozen = ("backbone", "fpn.reduce")
+    result = run(shapes, tmp_path, *SMALL_NATIVE, "epoch=3", "amp=true", "log_iter=1", f"freeze=[{', '.join(frozen)}]")
+    values = [value for _, value in losses(tmp_path)]
+    assert np.isfinite(values).all()
+    assert values[-1] < values[0]
+
+    predictor = solov2.load(result.weights, device="cpu")
+    assert predictor.config.model.position == "relative"
+    assert predictor.config.train.freeze == frozen
+    assert predictor.predict(np.zeros((50, 70, 3), np.uint8)).original_hw == (50, 70)
+    state = torch.load(tmp_path / "tiny" / "last.ckpt", weights_only=True)["state_dict"]
+    learned = {name for name, tensor in state.items() if name.endswith("norm.weight") and not tensor.eq(1).all()}
+    followed = {name for name, tensor in state.items() if name.endswith("running_mean") and tensor.any()}
+    norms = {name.removesuffix(".running_mean") for name in state if name.endswith(".running_mean")}
+    for found in (learned, followed):
+        parts = {name.rpartition(".")[0] for name in found} & norms
+        assert parts == {name for name in norms if not name.startswith(tuple(f"model.{part}." for part in frozen))}
+
+
 def test_a_loss_that_is_no_number_names_the_pictures(shapes: Path, tmp_path: Path) -> None:
     with pytest.raises(solov2.TrainingError, match=r"no longer a number at step \d+ .*picture_\d\.png"):
         run(shapes, tmp_path, "LearningRate.base_lr=1e30", "epoch=20")
@@ -244,14 +319,18 @@ def test_resume_refuses_other_classes(shapes: Path, tmp_path: Path) -> None:
         run(shapes, tmp_path, resume=tmp_path / "tiny" / "last.ckpt")
 
 
-def test_class_count_of_recipe_and_data_must_agree(shapes: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("several", [False, True])
+def test_class_count_of_recipe_and_data_must_agree(shapes: Path, tmp_path: Path, several: bool) -> None:
+    second = shapes.with_name("second.json")
+    second.write_text(json.dumps({**json.loads(shapes.read_text()), "images": [], "annotations": []}))
     options = [
-        f"TrainDataset.anno_path={shapes}",
+        f"TrainDataset.anno_path={f'[{shapes}, {second}]' if several else shapes}",
         f"TrainDataset.image_dir={shapes.parent}",
         "TrainDataset.dataset_dir=/",
     ]
-    with pytest.raises(solov2.ConfigError, match=r"2 categories and the recipe num_classes: 80"):
+    with pytest.raises(solov2.ConfigError) as error:
         solov2.train(TINY, overrides=[*options, f"save_dir={tmp_path}"], device="cpu")
+    assert str(error.value).startswith(f"{shapes} has 2 categories and the recipe num_classes: 80; ")
 
 
 def test_weights_carry_no_path_of_the_machine_they_were_trained_on(shapes: Path, tmp_path: Path) -> None:
@@ -328,7 +407,7 @@ def test_statistics_are_shared_by_several_cuda_devices(
 ) -> None:
     """One process has nobody to share with, so there is nothing to warn of."""
     model = torch.nn.Sequential(SharedBatchNorm2d(4), torch.nn.BatchNorm2d(4))
-    _share_batch_norm(model, torch.device(device), devices)
+    share_statistics(model, torch.device(device), devices)
     assert [isinstance(norm, torch.nn.SyncBatchNorm) for norm in model] == [shared, False]
     assert ["needs CUDA" in record.message for record in caplog.records] == [True] * warnings
 

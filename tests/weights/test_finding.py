@@ -36,7 +36,7 @@ def test_find_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_weights(path) == path
     assert find_weights("model").resolve() == path  # without its suffix
     assert find_weights(str(tmp_path / "model")) == path
-    assert find_weights("shufflenetv2_1.0x") == finding.SHIPPED / "shufflenetv2_1.0x.safetensors"
+    assert find_weights("nanodet_plus_m") == finding.SHIPPED / "nanodet_plus_m.safetensors"
     monkeypatch.setenv("HOME", str(tmp_path))
     assert find_weights("~/model.safetensors") == path
 
@@ -58,8 +58,8 @@ def test_names_that_no_file_can_have(name: str) -> None:
 
 def test_a_file_wins_over_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "shufflenetv2_1.0x.safetensors").touch()
-    assert find_weights("shufflenetv2_1.0x").resolve() == tmp_path / "shufflenetv2_1.0x.safetensors"
+    (tmp_path / "nanodet_plus_m.safetensors").touch()
+    assert find_weights("nanodet_plus_m").resolve() == tmp_path / "nanodet_plus_m.safetensors"
 
 
 @pytest.mark.parametrize("name", ["nothing_like_it", ""])
@@ -135,16 +135,16 @@ def test_a_published_file_may_have_its_suffix(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_backbones_are_no_models() -> None:
-    assert "shufflenetv2_1.0x" in refused("abacus")
-    assert "shufflenetv2_1.0x" not in refused("abacus", models_only=True)
-    assert "did you mean shufflenetv2_1.0x?" in refused("shufflenetv2_1.x")
-    assert "shufflenetv2_1.0x" not in refused("shufflenetv2_1.x", models_only=True)
+    assert "nanodet_plus_m" in refused("abacus")
+    assert "nanodet_plus_m" not in refused("abacus", models_only=True)
+    assert "did you mean nanodet_plus_m?" in refused("nanodet_plus_n")
+    assert "nanodet_plus_m" not in refused("nanodet_plus_n", models_only=True)
     assert {"nuclei", *(entry.name for entry in ZOO)} == set(model_names())
 
 
 def test_is_known(tmp_path: Path) -> None:
     (tmp_path / "own.pth").touch()
-    for name in ("own", "own.pth", "nuclei", "shufflenetv2_1.0x", "SOLOv2_R50_1x", "https://nowhere.invalid/x.pth"):
+    for name in ("own", "own.pth", "nuclei", "nanodet_plus_m", "SOLOv2_R50_1x", "https://nowhere.invalid/x.pth"):
         assert is_known(name)
     for name in ("other.pth", "", "run/model_final"):
         assert not is_known(name)

@@ -179,19 +179,24 @@ def test_pretrained_where_nothing_fits(tmp_path: Path) -> None:
     assert equal(model, before)
 
 
-def test_the_shipped_backbone_fills_the_recipe_that_asks_for_it(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("same_classes", [True, False])
+def test_the_shipped_detector_fills_the_recipe_that_asks_for_it(
+    caplog: pytest.LogCaptureFixture, same_classes: bool
+) -> None:
     from solov2 import build_model, load_config
 
     config = load_config("nano")
     model = build_model(config)
     before = state_of(model)
     assert config.train.init_weights is not None
-    load_pretrained(model, config.train.init_weights)
+    load_pretrained(model, config.train.init_weights, tuple(c.name for c in COCO_CATEGORIES) if same_classes else ())
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
-    changed = [name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])]
-    assert {name.split(".")[0] for name in changed} == {"backbone"}
-    kept = {name for name in before if name.startswith("backbone.")} - set(changed)
-    assert all(name.endswith("num_batches_tracked") for name in kept)
+    kept = {name for name, tensor in model.state_dict().items() if torch.equal(tensor, before[name])}
+    fresh = ("mask_branch.", "fpn.finest.", "grid_head.kernel_output.")  # what a detector of boxes does not have
+    if not same_classes:
+        fresh += ("grid_head.category_output.",)
+    counts = {name for name in before if name.endswith("num_batches_tracked")}
+    assert kept - counts == {name for name in before if name.startswith(fresh)} - counts
 
 
 class Head(nn.Module):

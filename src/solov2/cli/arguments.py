@@ -59,15 +59,39 @@ def _device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto (a GPU where there is one), cpu, cuda, mps")
 
 
+def _runtime(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--runtime",
+        default="auto",
+        choices=("auto", "torch", "onnxruntime", "openvino"),
+        help="what runs an exported model; default: ONNX Runtime for .onnx, OpenVINO for .xml",
+    )
+
+
 def _data(parser: argparse.ArgumentParser, purpose: str) -> None:
     parser.add_argument("--data", metavar="JSON", help=f"COCO json to {purpose}, instead of the recipe's")
     parser.add_argument("--images", metavar="DIR", help="folder of its pictures; default: the json's folder")
+    _strict(parser)
+
+
+def _several_data(parser: argparse.ArgumentParser, purpose: str) -> None:
+    parser.add_argument("--data", nargs="+", metavar="JSON", help=f"COCO json to {purpose}; several are put together")
+    parser.add_argument(
+        "--images",
+        nargs="+",
+        metavar="DIR",
+        help="folder of its pictures, or one for each json; default: the json's folder",
+    )
+
+
+def _strict(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--strict", action="store_true", help="refuse data with defects instead of leaving them out")
 
 
 def _train(parser: argparse.ArgumentParser) -> None:
     _config(parser, required=True)
-    _data(parser, "train on")
+    _several_data(parser, "train on, instead of the recipe's")
+    _strict(parser)
     parser.add_argument(
         "--val", metavar="JSON", help="COCO json to evaluate on, instead of the recipe's; implies --eval"
     )
@@ -110,7 +134,9 @@ def _train(parser: argparse.ArgumentParser) -> None:
 def _eval(parser: argparse.ArgumentParser) -> None:
     _config(parser, required=False)
     _data(parser, "evaluate on")
-    parser.add_argument("-w", "--weights", metavar="FILE", help="weights file, or a name; default: the recipe's")
+    parser.add_argument(
+        "-w", "--weights", metavar="FILE", help="weights or exported file, or a name; default: the recipe's"
+    )
     parser.add_argument("--classwise", action="store_true", help="also AP per class")
     parser.add_argument(
         "--matching", action="store_true", help="also TP/(TP+FP+FN) at IoU 0.5, pooled over all pictures"
@@ -137,18 +163,38 @@ def _eval(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--boundary", action="store_true", help="boundary AP instead of mask AP (solov2[boundary])")
     parser.add_argument("--amp", action="store_true", help="run the network in half precision")
+    _about_scores(parser)
     _device(parser)
+    _runtime(parser)
     _refuse(parser, _NOT_IN_EVAL_OR_INFER | {"--bias": "masks have no boxes whose sides it could change"})
     parser.set_defaults(module="evaluate")
 
 
+def _about_scores(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--bootstrap", type=int, metavar="N", help="also 95 %% intervals of AP, from N resamples of the pictures"
+    )
+    parser.add_argument(
+        "--reliability",
+        metavar="FILE.json",
+        help="write how often detections of a score are right, and a plot of it beside that",
+    )
+    parser.add_argument(
+        "--calibrate",
+        metavar="OUT.safetensors",
+        help="write a copy of the weights whose scores are probabilities of being right, on these pictures",
+    )
+    parser.add_argument("--force", action="store_true", help="with --calibrate: replace OUT if it is there")
+
+
 def _predict(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("inputs", nargs="+", metavar="PICTURE", help="picture files, folders or glob patterns")
-    parser.add_argument("-m", "--model", metavar="MODEL", help="name of a model, or a weights file")
+    parser.add_argument("-m", "--model", metavar="MODEL", help="name of a model, or a weights or exported file")
     parser.add_argument("-o", "--output", default="solov2_result", metavar="DIR", help="folder of the overlays")
     parser.add_argument("--threshold", type=float, help="least score, 0..1; default: the model's own")
     parser.add_argument("--json", metavar="FILE", help="write all instances as COCO records with RLE masks")
     _device(parser)
+    _runtime(parser)
     parser.set_defaults(module="predict")
 
 
@@ -217,6 +263,36 @@ def _convert(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(module="convert")
 
 
+def _export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-m", "--model", required=True, metavar="MODEL", help="name of a model, or a weights file")
+    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="ends in .onnx, .xml or .pt2")
+    parser.add_argument("--format", choices=("onnx", "openvino", "torch"), help="default: by the name's ending")
+    parser.add_argument(
+        "--half", action="store_true", help="16-bit numbers: the network's in .onnx and .pt2, stored weights in .xml"
+    )
+    parser.add_argument(
+        "--size",
+        nargs="+",
+        default=["dynamic"],
+        metavar="SIDE",
+        help="height and width of the only input size, multiples of 32; or dynamic, the default: any size",
+    )
+    parser.add_argument(
+        "--static",
+        action="store_true",
+        help="with --size: no shape depends on what is in a picture, as TensorRT wants it; takes longer",
+    )
+    parser.add_argument(
+        "--pictures",
+        nargs="+",
+        default=[],
+        metavar="PICTURE",
+        help="files, folders or patterns to compare with PyTorch on; in a source checkout its examples are added",
+    )
+    parser.add_argument("--force", action="store_true", help="replace FILE if it is there")
+    parser.set_defaults(module="export")
+
+
 def _look_at_data(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(title="actions", metavar="ACTION", dest="action", required=True)
     summaries = {
@@ -229,8 +305,7 @@ def _look_at_data(parser: argparse.ArgumentParser) -> None:
             "-c", "--config", default="nano", metavar="RECIPE", help="recipe file or name; default: nano"
         )
         _overrides(command)
-        command.add_argument("--data", metavar="JSON", help="COCO json to look at; default: the recipe's TrainDataset")
-        command.add_argument("--images", metavar="DIR", help="folder of its pictures; default: the json's folder")
+        _several_data(command, "look at, instead of the recipe's TrainDataset")
         if action == "check":
             command.add_argument("--pictures", action="store_true", help="check the picture files too")
             command.add_argument("--json", metavar="FILE", help="write the report as JSON")
@@ -261,5 +336,6 @@ COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     ),
     "data": ("Look at a data set before training: numbers, defects, pictures.", _look_at_data),
     "convert": ("Turn published weights into a file of this package.", _convert),
+    "export": ("Write a model for other run times (ONNX, OpenVINO), and prove it against PyTorch.", _export),
     "zoo": ("List the published models, download them, or verify what was downloaded.", _zoo),
 }

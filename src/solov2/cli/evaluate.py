@@ -11,18 +11,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from solov2.cli import scores
 from solov2.errors import ConfigError, DatasetError
 
 if TYPE_CHECKING:
-    from solov2.coco_metrics import MaskAP
+    from solov2.coco_metrics import MaskAP, Tally
     from solov2.config import Config
-    from solov2.formats import CocoResult
+    from solov2.data.coco import CocoDataset
+    from solov2.formats import ResultsSpool
+    from solov2.opening import OpenedWeights
     from solov2.predict import Predictor
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_THRESHOLD = 0.5
-
+COCO_MAX_DETS = 100
 
 RESULTS_FILE = "segm.json"
 CURVES_FOLDER = "segm_pr_curve"
@@ -34,13 +37,14 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json_eval:
         return _evaluate_json(arguments)
     from solov2.build import build_dataset
-    from solov2.evaluate import evaluate, predict_dataset
+    from solov2.formats import ResultsSpool
+    from solov2.predict import DEFAULT_SCORE_THRESHOLD
 
-    predictor, config = load_with_recipe(
-        arguments.config, arguments.opt, arguments.weights, arguments.device, arguments.data
-    )
+    opened, predictor = _open(arguments)
     predictor.amp = arguments.amp
-    config = _with_data(config, arguments)
+    if arguments.calibrate and predictor.calibration:  # raw scores are wanted; the threshold was not one of them
+        predictor.calibration, predictor.score_threshold = (), DEFAULT_SCORE_THRESHOLD
+    config = _with_data(predictor.config, arguments)
     split = config.data.eval
     # Weights that do not name their classes have those of the annotation file, in its order.
     categories = predictor.categories or None
@@ -52,22 +56,60 @@ def run(arguments: argparse.Namespace) -> int:
         )
     predictor.categories = tuple(dataset.categories)
     warn_of_training_pictures(predictor.trained_on, dataset.records)
-    batch_size, workers = split.reader.batch_size, config.train.workers
+    with ResultsSpool() as spool:
+        loading = split.reader.batch_size, config.train.workers
+        return _evaluate(arguments, opened, predictor, dataset, loading, spool)
+
+
+def _open(arguments: argparse.Namespace) -> tuple[OpenedWeights | None, Predictor]:
+    """The weights, unless the file is an exported one, and what predicts with them."""
+    from solov2.predict import check_runtime, load, predictor_of
+    from solov2.runtime.exported import is_exported
+
+    if not (arguments.weights and is_exported(arguments.weights)):
+        opened = open_with_recipe(arguments.config, arguments.opt, arguments.weights, arguments.data)
+        check_runtime(opened.path, arguments.runtime)
+        return opened, predictor_of(opened, arguments.device)
+    fixed = {"-c": arguments.config, "-o": arguments.opt, "--amp": arguments.amp, "--calibrate": arguments.calibrate}
+    if given := [flag for flag, value in fixed.items() if value]:
+        raise ConfigError(
+            f"{' '.join(given)}: {arguments.weights} is an exported model, whose settings stay as they are; leave it "
+            "out, or evaluate the weights it was made from"
+        )
+    return None, load(arguments.weights, arguments.device, arguments.runtime)
+
+
+def _evaluate(
+    arguments: argparse.Namespace,
+    opened: OpenedWeights | None,
+    predictor: Predictor,
+    dataset: CocoDataset,
+    loading: tuple[int, int],
+    spool: ResultsSpool,
+) -> int:
+    from solov2.evaluate import Share, evaluate, predict_dataset
+
+    batch_size, workers = loading
+    write = spool.write if _result_files(arguments) else None
     with joined_processes(predictor.device.type):
         if arguments.save_prediction_only:
-            results = predict_dataset(predictor, dataset, batch_size=batch_size, workers=workers)
-            if results is not None:
-                _write_results(arguments, results)
+            for _ in predict_dataset(predictor, dataset, batch_size=batch_size, workers=workers, write=write):
+                pass  # they are written while it goes on
+            if Share.here().rank == 0:
+                _write_results(arguments, spool)
             return 0
-        evaluation = evaluate(predictor, dataset, batch_size=batch_size, workers=workers, boundary=arguments.boundary)
+        evaluation = evaluate(
+            predictor, dataset, batch_size=batch_size, workers=workers, boundary=arguments.boundary, write=write
+        )
     if evaluation is None:
         return 0  # the first process tells
     speed = evaluation.images / max(evaluation.seconds, 1e-9)
     print(f"{evaluation.images} pictures, {speed:.1f} per second, reading and encoding included")
     threshold = predictor.score_threshold if arguments.threshold is None else arguments.threshold
-    _tell(arguments, evaluation.ap, evaluation.truth, evaluation.results, threshold)
-    if arguments.json or arguments.output_eval:  # last: a place that cannot be written must not cost the figures
-        _write_results(arguments, evaluation.results)
+    _tell(arguments, evaluation.ap, evaluation.truth, evaluation.tally, threshold)
+    if opened is not None:
+        scores.write_calibrated(arguments, opened, evaluation.tally)
+    _write_results(arguments, spool)  # last: a place that cannot be written must not cost the figures
     return 0
 
 
@@ -76,22 +118,28 @@ def _check(arguments: argparse.Namespace) -> None:
         raise ConfigError("--group-by needs --matching")
     if arguments.threshold is not None and not 0 <= arguments.threshold <= 1:
         raise ConfigError(f"--threshold is {arguments.threshold}; expected a score in 0..1")
+    scores.check(arguments)
     if arguments.save_prediction_only and not (arguments.json or arguments.output_eval):
         arguments.output_eval = "."  # as PaddleDetection has it
 
 
 def _evaluate_json(arguments: argparse.Namespace) -> int:
     """Figures of results that were written before."""
-    from solov2.coco_metrics import mask_ap
+    from solov2.coco_metrics import Tally, ap_of, boundary_overlaps, mask_overlaps, read_ground_truth
     from solov2.config import load_config
 
     path = Path(arguments.json) if arguments.json else Path(arguments.output_eval or ".") / RESULTS_FILE
     if arguments.data:
         truth = Path(arguments.data)
     elif arguments.config:
-        from solov2.build import source_paths
+        from solov2.build import source_files
 
-        truth = source_paths(load_config(arguments.config, arguments.opt).data.eval)[0]
+        (truth, _), *others = source_files(load_config(arguments.config, arguments.opt).data.eval)
+        if others:
+            raise ConfigError(
+                f"--json_eval measures against one annotation file, and the recipe names {len(others) + 1}: "
+                "give one with --data"
+            )
     else:
         raise ConfigError("--json_eval needs the annotations: --data JSON, or a recipe with -c")
     try:
@@ -99,34 +147,38 @@ def _evaluate_json(arguments: argparse.Namespace) -> int:
         annotations = json.loads(truth.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DatasetError(f"{path} and {truth}: expected COCO results and a COCO json ({error})") from None
-    ap = mask_ap(annotations, results, boundary=arguments.boundary)
-    _tell(
-        arguments, ap, annotations, results, DEFAULT_THRESHOLD if arguments.threshold is None else arguments.threshold
-    )
+    overlaps = boundary_overlaps() if arguments.boundary else mask_overlaps
+    tally = Tally(read_ground_truth(annotations), overlaps=overlaps)
+    tally.add(results)
+    threshold = DEFAULT_THRESHOLD if arguments.threshold is None else arguments.threshold
+    _tell(arguments, ap_of(tally, COCO_MAX_DETS), annotations, tally, threshold)
     return 0
 
 
-def _tell(
-    arguments: argparse.Namespace, ap: MaskAP, truth: dict[str, Any], results: list[CocoResult], threshold: float
-) -> None:
+def _tell(arguments: argparse.Namespace, ap: MaskAP, truth: dict[str, Any], tally: Tally, threshold: float) -> None:
     kind = "boundary" if arguments.boundary else "mask"
-    print(f"{kind} AP with maxDets {ap.max_dets} (the most instances per picture), computed by {ap.backend}")
+    print(f"{kind} AP with maxDets {ap.max_dets} (the most instances per picture)")
     print("\n".join(ap.table(per_class=arguments.classwise)))
+    scores.tell_intervals(arguments, ap, tally)
     if arguments.matching:
-        _print_matching(truth, results, threshold, arguments.group_by)
+        _print_matching(kind, truth, tally, threshold, arguments.group_by)
     if arguments.classwise and arguments.output_eval:
         from solov2.coco_metrics import save_curves
 
         folder = Path(arguments.output_eval) / CURVES_FOLDER
         print(f"{len(save_curves(ap.curves, folder))} curves of precision over recall in {folder}")
+    scores.tell_reliability(arguments, tally)
 
 
-def _write_results(arguments: argparse.Namespace, results: list[CocoResult]) -> None:
-    from solov2.formats import write_json
+def _result_files(arguments: argparse.Namespace) -> list[Path]:
+    folder = arguments.output_eval
+    return [Path(path) for path in (arguments.json, folder and Path(folder) / RESULTS_FILE) if path]
 
-    for path in filter(None, [arguments.json, arguments.output_eval and Path(arguments.output_eval) / RESULTS_FILE]):
-        write_json(Path(path), results)
-        print(f"{len(results)} results in {path}")
+
+def _write_results(arguments: argparse.Namespace, spool: ResultsSpool) -> None:
+    for path in _result_files(arguments):
+        spool.save(path)
+        print(f"{spool.count} results in {path}")
 
 
 def warn_of_training_pictures(trained_on: str, records: Sequence[Mapping[str, Any]]) -> None:
@@ -156,16 +208,15 @@ def joined_processes(device_kind: str) -> Iterator[None]:
             torch.distributed.destroy_process_group()
 
 
-def load_with_recipe(
-    recipe: str | None, overrides: Sequence[str], weights: str | None, device: str, annotations: str | None = None
-) -> tuple[Predictor, Config]:
-    """A predictor with a recipe's settings, or, without a recipe, with those of the weights.
+def open_with_recipe(
+    recipe: str | None, overrides: Sequence[str], weights: str | None, annotations: str | None = None
+) -> OpenedWeights:
+    """Weights with a recipe's settings, or, without a recipe, with their own.
 
     Args:
         recipe: file or name.
         overrides: settings that win over it.
         weights: file or name; None takes the recipe's.
-        device: to run on.
         annotations: a COCO json that names the classes of weights that do not, instead of the recipe's data.
 
     Raises:
@@ -174,7 +225,6 @@ def load_with_recipe(
     """
     from solov2.config import load_config
     from solov2.opening import open_weights
-    from solov2.predict import Predictor, choose_device, load
     from solov2.weights.finding import is_known
 
     if recipe is None:
@@ -182,8 +232,7 @@ def load_with_recipe(
             raise ConfigError("give a recipe (-c), weights (-w), or both")
         if overrides:
             raise ConfigError(f"-o {' '.join(overrides)}: overrides change a recipe; give one with -c")
-        predictor = load(weights, device)
-        return predictor, predictor.config
+        return open_weights(weights)
     config = load_config(recipe, overrides)
     name = weights or config.train.weights
     if name is None:
@@ -192,12 +241,7 @@ def load_with_recipe(
         raise ConfigError(f"{recipe}: its key 'weights' names {name}, and there is no such file; give a file with -w")
     # Weights of this package that were trained on own data keep their classes, unless the recipe is told others.
     adapt = not any("num_classes" in override for override in overrides)
-    opened = open_weights(name, _naming(config, annotations), adapt_classes=adapt)
-    file = opened.weights
-    predictor = Predictor(
-        opened.network, opened.config, file.categories, file.score_threshold, choose_device(device), file.trained_on
-    )
-    return predictor, opened.config
+    return open_weights(name, _naming(config, annotations), adapt_classes=adapt)
 
 
 def _naming(config: Config, annotations: str | None) -> Config:
@@ -221,17 +265,17 @@ def _with_data(config: Config, arguments: argparse.Namespace) -> Config:
     return with_own_data(config, val=arguments.data, images=arguments.images)
 
 
-def _print_matching(truth: dict[str, Any], results: list[CocoResult], threshold: float, field: str | None) -> None:
-    from solov2.coco_metrics import pooled_matching
+def _print_matching(kind: str, truth: dict[str, Any], tally: Tally, threshold: float, field: str | None) -> None:
+    from solov2.coco_metrics import matching_of
 
     groups = None
     if field:
         if not all(field in image for image in truth["images"]):
             raise DatasetError(f"--group-by {field}: not every image of the json has this field")
         groups = {image["id"]: str(image[field]) for image in truth["images"]}
-    print(f"matching at IoU 0.5 and score threshold {threshold:g}, pooled over pictures")
+    print(f"matching at {kind} IoU 0.5 and score threshold {threshold:g}, pooled over pictures")
     print(f"{'':<18} TP/(TP+FP+FN)     TP     FP     FN  segmentation quality  panoptic quality")
-    for name, m in pooled_matching(truth, results, threshold, groups=groups).items():
+    for name, m in matching_of(tally, threshold, groups).items():
         print(
             f"{name:<18} {m.score:>13.3f} {m.tp:>6} {m.fp:>6} {m.fn:>6} "
             f"{m.segmentation_quality:>21.3f} {m.panoptic_quality:>17.3f}"

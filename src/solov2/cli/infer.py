@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from solov2.cli.evaluate import load_with_recipe
+from solov2.cli.evaluate import open_with_recipe
 from solov2.cli.predict import check_places, find_pictures, predict_all
 from solov2.errors import ConfigError
 
@@ -21,7 +21,9 @@ def run(arguments: argparse.Namespace) -> int:
     output = Path(arguments.output_dir)
     json_path = output / RESULTS_FILE if arguments.save_results else None
     check_places(output, json_path)
-    predictor, _ = load_with_recipe(arguments.config, arguments.opt, arguments.weights, arguments.device)
+    from solov2.predict import predictor_of
+
+    predictor = predictor_of(open_with_recipe(arguments.config, arguments.opt, arguments.weights), arguments.device)
     # As PaddleDetection has it: ids count from 0, and the threshold is for drawing alone.
     return predict_all(
         predictor,

@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     check_places(output, json_path)
     from solov2.predict import DEFAULT_MODEL, load
 
-    predictor = load(arguments.model or DEFAULT_MODEL, arguments.device)
+    predictor = load(arguments.model or DEFAULT_MODEL, arguments.device, arguments.runtime)
     failed = predict_all(predictor, paths, output, arguments.threshold, json_path)
     return tell(problems) or failed
 

@@ -1,25 +1,24 @@
 """COCO mask AP from ground truth and result records.
 
-The evaluation is pycocotools'; hotcoco, where it is installed, computes the very same arrays many times faster.
+The numbers are those of pycocotools, computed from what a :class:`~solov2.coco_metrics.tally.Tally` keeps.
 Letters: T IoU thresholds, R recall steps, C classes, A area ranges, M limits of detections.
 """
 
 from __future__ import annotations
 
-import contextlib
-import importlib.util
-import io
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from pycocotools import mask as coco_mask
 
-from solov2.coco_metrics.records import GroundTruth, GroundTruthSource, Record, Results, read_ground_truth, read_results
-from solov2.errors import MissingDependencyError
+from solov2.coco_metrics.boundary import boundary_overlaps
+from solov2.coco_metrics.records import GroundTruth, GroundTruthSource, Results, read_ground_truth
+from solov2.coco_metrics.tally import AREA_RANGES, IOU_THRESHOLDS, Floats, Tally, mask_overlaps, skipped
 
-Backend = Literal["auto", "pycocotools", "hotcoco"]
+RECALLS = np.linspace(0, 1, 101)
+"""COCO's 0.00, 0.01 ... 1.00."""
 
 _IOU_50, _IOU_75 = 0, 5  # positions among COCO's thresholds .50, .55 ... .95
 _ALL_AREAS, _SMALL, _MEDIUM, _LARGE = range(4)  # positions among COCO's area ranges
@@ -33,7 +32,6 @@ class MaskAP:
         stats: the 12 numbers in COCO's order.
         names: what they are called; "AR@10" is the mean recall with 10 detections.
         per_class: AP by class name, for all the file's classes.
-        backend: the library that computed them.
         max_dets: detections counted per picture and class.
         curves: precision at recall 0.00, 0.01 … 1.00 and IoU .50, (101,) each, by class name, for the classes
             that occur.
@@ -42,7 +40,6 @@ class MaskAP:
     stats: tuple[float, ...]
     names: tuple[str, ...]
     per_class: dict[str, float]
-    backend: str
     max_dets: int
     curves: dict[str, npt.NDArray[np.float64]] = field(default_factory=dict)
 
@@ -73,14 +70,7 @@ class MaskAP:
         return [*lines, f"{absent} classes do not occur in the annotations"] if per_class and absent else lines
 
 
-def mask_ap(
-    gt_json: GroundTruthSource,
-    results: Results,
-    *,
-    max_dets: int = 100,
-    backend: Backend = "auto",
-    boundary: bool = False,
-) -> MaskAP:
+def mask_ap(gt_json: GroundTruthSource, results: Results, *, max_dets: int = 100, boundary: bool = False) -> MaskAP:
     """COCO mask AP.
 
     Neither argument is changed. With 100 detections the numbers are exactly those of pycocotools, for results
@@ -90,102 +80,79 @@ def mask_ap(
         gt_json: COCO json, as a file or already read.
         results: COCO result records; the masks as compressed RLE or lists of run lengths.
         max_dets: detections per picture and class that count, best first; 1 or more.
-        backend: "auto" is hotcoco where it is installed.
-        boundary: compare masks near their outlines only, as Cheng et al., "Boundary IoU", define it; the
-            smaller of mask and boundary IoU counts. Computed by faster-coco-eval.
+        boundary: compare masks near their outlines only, as :func:`~solov2.coco_metrics.boundary.boundary_overlaps`.
 
     Raises:
         DatasetError: the json or the records are no such thing, or do not belong together.
-        MissingDependencyError: hotcoco, or for boundaries faster-coco-eval, is asked for and not installed.
+        MissingDependencyError: faster-coco-eval is needed for boundaries and not installed.
+    """
+    tally = Tally(read_ground_truth(gt_json), overlaps=boundary_overlaps() if boundary else mask_overlaps)
+    tally.add(results)
+    return ap_of(tally, max_dets)
+
+
+def ap_of(tally: Tally, max_dets: int) -> MaskAP:
+    """COCO mask AP of what was counted at COCO's IoU thresholds.
+
+    Args:
+        tally: of all pictures.
+        max_dets: detections per picture and class that count, best first; 1 or more.
     """
     if max_dets < 1:
         raise ValueError(f"max_dets is {max_dets}, expected 1 or more")
-    truth = read_ground_truth(gt_json)
-    detections = read_results(results, truth)
     limits = sorted({1, 10, max_dets})
-    engine: str = _choose_backend(backend) if detections else "pycocotools"  # the others take no empty list
-    compute = _hotcoco_arrays if engine == "hotcoco" else _pycocotools_arrays
-    if boundary:
-        _require_boundary()
-        if detections:  # without any, nothing is found whatever counts
-            engine, compute = "faster-coco-eval", _boundary_arrays
-    precision, recall = compute(truth, detections, limits)
+    precision, recall = _accumulate(tally, limits)
     used = [limits.index(1), limits.index(10), limits.index(max_dets)]
     return MaskAP(
         stats=_stats(precision, recall, used),
         names=_stat_names(max_dets),
-        per_class=_per_class(precision[:, :, :, _ALL_AREAS, used[-1]], truth),
-        backend=engine,
+        per_class=_per_class(precision[:, :, :, _ALL_AREAS, used[-1]], tally.truth),
         max_dets=max_dets,
-        curves=_curves(precision[_IOU_50, :, :, _ALL_AREAS, used[-1]], truth),
+        curves=_curves(precision[_IOU_50, :, :, _ALL_AREAS, used[-1]], tally.truth),
     )
-
-
-def _choose_backend(backend: Backend) -> Literal["pycocotools", "hotcoco"]:
-    if backend not in ("auto", "pycocotools", "hotcoco"):
-        raise ValueError(f"backend is {backend!r}, expected 'auto', 'pycocotools' or 'hotcoco'")
-    if backend == "pycocotools":
-        return "pycocotools"
-    if importlib.util.find_spec("hotcoco") is not None:
-        return "hotcoco"
-    if backend == "hotcoco":
-        raise MissingDependencyError("hotcoco", "train", "backend='hotcoco'")
-    return "pycocotools"
 
 
 Arrays = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
 """Precision (T, R, C, A, M) and recall (T, C, A, M); -1 where there are no objects to find."""
 
 
-def _pycocotools_arrays(truth: GroundTruth, detections: list[Record], limits: list[int]) -> Arrays:
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
-
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
-        sides = COCO(), COCO()
-        for side, annotations in zip(sides, (truth.annotations, detections), strict=True):
-            side.dataset = truth.dataset | {"annotations": [dict(record) for record in annotations]}
-        for number, record in enumerate(sides[1].dataset["annotations"], start=1):
-            # What its loadRes adds; that method fails on an empty list.
-            record |= {"id": number, "iscrowd": 0, "area": coco_mask.area(record["segmentation"])}
-        for side in sides:
-            side.createIndex()
-        evaluation = COCOeval(*sides, iouType="segm")
-        evaluation.params.maxDets = limits
-        evaluation.evaluate()
-        evaluation.accumulate()
-    return evaluation.eval["precision"], evaluation.eval["recall"]
-
-
-def _hotcoco_arrays(truth: GroundTruth, detections: list[Record], limits: list[int]) -> Arrays:
-    import hotcoco
-
-    annotated = hotcoco.COCO(truth.dataset)
-    evaluation = hotcoco.COCOeval(annotated, annotated.load_res(detections), "segm")
-    evaluation.params.max_dets = limits
-    evaluation.evaluate()
-    evaluation.accumulate()
-    arrays = evaluation.eval
-    assert arrays is not None
-    return np.asarray(arrays["precision"]), np.asarray(arrays["recall"])
+def _accumulate(tally: Tally, limits: Sequence[int]) -> Arrays:
+    """What pycocotools' ``COCOeval.accumulate`` makes of the matches, to the last bit."""
+    levels, classes, areas = len(IOU_THRESHOLDS), len(tally.truth.categories), len(AREA_RANGES)
+    precision = np.full((levels, len(RECALLS), classes, areas, len(limits)), -1.0)
+    recall = np.full((levels, classes, areas, len(limits)), -1.0)
+    wanted = _count_wanted(tally.truth)
+    table = tally.table
+    table = table[np.lexsort((-table["score"], table["category"]))]  # stable: equal scores stay in order
+    ends = np.searchsorted(table["category"], np.arange(classes) + 1, side="right")
+    for index, rows in enumerate(np.split(table, ends)[:classes]):
+        for area, m in itertools.product(np.flatnonzero(wanted[:, index]), range(len(limits))):
+            counted = rows[rows["rank"] < limits[m]]
+            matched, ignored = counted["matched"][:, area], counted["ignored"][:, area]
+            for level in range(levels):
+                judged = ignored >> level & 1 == 0
+                right = matched >> level & 1 == 1
+                true, false = np.cumsum(right & judged), np.cumsum(~right & judged)
+                found = true / wanted[area, index]
+                recall[level, index, area, m] = found[-1] if len(found) else 0.0
+                precision[level, :, index, area, m] = precision_at(true, false, found)
+    return precision, recall
 
 
-def _require_boundary() -> None:
-    if importlib.util.find_spec("faster_coco_eval") is None:
-        raise MissingDependencyError("faster-coco-eval", "boundary", "boundary AP")
+def precision_at(true: npt.NDArray[np.int64], false: npt.NDArray[np.int64], found: Floats) -> Floats:
+    """Highest precision (R,) at a recall or beyond it, from running counts over the detections, best first."""
+    precision = true / (false + true + np.spacing(1))
+    best_from = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
+    at: Floats = best_from[np.searchsorted(found, RECALLS, side="left")]
+    return at
 
 
-def _boundary_arrays(truth: GroundTruth, detections: list[Record], limits: list[int]) -> Arrays:
-    from faster_coco_eval import COCO, COCOeval_faster
-
-    with contextlib.redirect_stdout(io.StringIO()):
-        annotated = COCO(truth.dataset)
-        found = annotated.loadRes([dict(record) for record in detections])
-        evaluation = COCOeval_faster(annotated, found, iouType="boundary")
-        evaluation.params.maxDets = limits
-        evaluation.evaluate()
-        evaluation.accumulate()
-    return np.asarray(evaluation.eval["precision"]), np.asarray(evaluation.eval["recall"])
+def _count_wanted(truth: GroundTruth) -> npt.NDArray[np.int64]:
+    """(A, C), objects that should be found."""
+    labels = np.array([record["category_id"] for record in truth.annotations], np.int64)
+    wanted = ~skipped(truth.annotations)
+    counts = [np.bincount(labels[row], minlength=len(truth.categories) + 1)[1:] for row in wanted]
+    return np.stack(counts)
 
 
 def _stats(precision: npt.NDArray[np.float64], recall: npt.NDArray[np.float64], used: list[int]) -> tuple[float, ...]:
@@ -213,7 +180,7 @@ def _stat_names(max_dets: int) -> tuple[str, ...]:
     return ("AP", "AP50", "AP75", *by_area[0], *recalls, *by_area[1])
 
 
-def _class_names(truth: GroundTruth) -> list[str]:
+def class_names(truth: GroundTruth) -> list[str]:
     """In the arrays' order; equal names are told apart by their ids."""
     names = [str(category.get("name", category["id"])) for category in truth.categories]
     ids = [category["id"] for category in truth.categories]
@@ -222,10 +189,10 @@ def _class_names(truth: GroundTruth) -> list[str]:
 
 def _per_class(precision: npt.NDArray[np.float64], truth: GroundTruth) -> dict[str, float]:
     """AP by class name from precision (T, R, C)."""
-    return {name: _mean_of_measured(precision[:, :, index]) for index, name in enumerate(_class_names(truth))}
+    return {name: _mean_of_measured(precision[:, :, index]) for index, name in enumerate(class_names(truth))}
 
 
 def _curves(precision: npt.NDArray[np.float64], truth: GroundTruth) -> dict[str, npt.NDArray[np.float64]]:
     """Curves by class name from precision (R, C)."""
     measured = np.asarray(np.any(precision > -1, axis=0))
-    return {name: precision[:, index] for index, name in enumerate(_class_names(truth)) if measured[index]}
+    return {name: precision[:, index] for index, name in enumerate(class_names(truth)) if measured[index]}

@@ -45,17 +45,10 @@ def draw_curve(name: str, precision: npt.NDArray[np.float64]) -> npt.NDArray[np.
         name: of the class.
         precision: at recall 0 … 1 in equal steps, (101,), 0..1.
     """
-    picture = np.full((HEIGHT, WIDTH, 3), 255, np.uint8)
-    for step in range(0, 11, 2):
-        share = step / 10
-        x, y = _place(share, share)
-        cv2.line(picture, (x, TOP), (x, HEIGHT - BOTTOM), GRID, 1)
-        cv2.line(picture, (LEFT, y), (WIDTH - RIGHT, y), GRID, 1)
-        cv2.putText(picture, f"{share:.1f}", (x - 12, HEIGHT - BOTTOM + 18), FONT, 0.4, INK, 1, cv2.LINE_AA)
-        cv2.putText(picture, f"{share:.1f}", (LEFT - 32, y + 4), FONT, 0.4, INK, 1, cv2.LINE_AA)
+    picture = axes()
     recall = np.linspace(0, 1, len(precision))
-    points = [_place(float(r), float(p)) for r, p in zip(recall, np.clip(precision, 0, 1), strict=True)]
-    area = np.array([_place(0, 0), *points, _place(1, 0)], np.int32)
+    points = [place(float(r), float(p)) for r, p in zip(recall, np.clip(precision, 0, 1), strict=True)]
+    area = np.array([place(0, 0), *points, place(1, 0)], np.int32)
     cv2.fillPoly(picture, [area], FILL)
     cv2.polylines(picture, [np.array(points, np.int32)], False, LINE, 2, cv2.LINE_AA)
     title = f"{name}: precision over recall at IoU 0.50, AP50 {float(np.mean(precision)):.3f}"
@@ -63,6 +56,20 @@ def draw_curve(name: str, precision: npt.NDArray[np.float64]) -> npt.NDArray[np.
     return picture
 
 
-def _place(recall: float, precision: float) -> tuple[int, int]:
+def axes() -> npt.NDArray[np.uint8]:
+    """Empty axes from 0 to 1, (400, 480, 3) BGR."""
+    picture = np.full((HEIGHT, WIDTH, 3), 255, np.uint8)
+    for step in range(0, 11, 2):
+        share = step / 10
+        x, y = place(share, share)
+        cv2.line(picture, (x, TOP), (x, HEIGHT - BOTTOM), GRID, 1)
+        cv2.line(picture, (LEFT, y), (WIDTH - RIGHT, y), GRID, 1)
+        cv2.putText(picture, f"{share:.1f}", (x - 12, HEIGHT - BOTTOM + 18), FONT, 0.4, INK, 1, cv2.LINE_AA)
+        cv2.putText(picture, f"{share:.1f}", (LEFT - 32, y + 4), FONT, 0.4, INK, 1, cv2.LINE_AA)
+    return picture
+
+
+def place(x: float, y: float) -> tuple[int, int]:
+    """The pixel (column, row) of a point of the axes, 0..1 each."""
     width, height = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
-    return LEFT + round(recall * width), HEIGHT - BOTTOM - round(precision * height)
+    return LEFT + round(x * width), HEIGHT - BOTTOM - round(y * height)

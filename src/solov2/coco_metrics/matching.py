@@ -6,14 +6,13 @@ Panoptic quality is that of Kirillov et al., "Panoptic Segmentation", section 4.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
-from solov2.coco_metrics.records import GroundTruthSource, Record, Results, read_ground_truth, read_results
+from solov2.coco_metrics.records import GroundTruth, GroundTruthSource, Results, read_ground_truth
+from solov2.coco_metrics.tally import Table, Tally
 
 ALL_PICTURES = "all"
 """The group every picture belongs to."""
@@ -85,42 +84,52 @@ def pooled_matching(
     Raises:
         DatasetError: the json or the records are no such thing, or do not belong together.
     """
+    tally = Tally(read_ground_truth(gt_json), [iou])
+    tally.add(results)
+    return matching_of(tally, score_threshold, groups)
+
+
+def matching_of(
+    tally: Tally, score_threshold: float, groups: Mapping[Hashable, str] | None = None
+) -> dict[str, Matching]:
+    """Counts matches at the first of a tally's IoU thresholds; arguments as for :func:`pooled_matching`.
+
+    A detection chooses before all of lower scores, so that a score threshold changes nothing for those above it.
+    """
     groups = groups or {}
     if ALL_PICTURES in groups.values():
         raise ValueError(f"a group is called {ALL_PICTURES!r}, which stands for all pictures; rename it")
-    truth = read_ground_truth(gt_json)
-    kept = [record for record in read_results(results, truth) if record["score"] >= score_threshold]
-    objects, detections = _by_picture_and_class(truth.annotations), _by_picture_and_class(kept)
+    objects = np.bincount(_wanted(tally.truth), minlength=len(tally.truth.image_ids))
     counts = {ALL_PICTURES: Matching()} | {name: Matching() for name in sorted(set(groups.values()))}
-    for key in sorted(objects.keys() | detections.keys()):
-        match = _match(objects[key], detections[key], iou)
-        for group in {ALL_PICTURES, groups.get(truth.image_ids[key[0]], ALL_PICTURES)}:
+    for picture, image_id in enumerate(tally.truth.image_ids):
+        match = Matching(fn=int(objects[picture]))
+        if picture in tally.by_picture:
+            table = tally.by_picture[picture]
+            match = _count(table[table["score"] >= score_threshold], int(objects[picture]))
+        for group in {ALL_PICTURES, groups.get(image_id, ALL_PICTURES)}:
             counts[group] += match
     return counts
 
 
-def _by_picture_and_class(records: Iterable[Record]) -> defaultdict[tuple[int, int], list[Record]]:
-    sorted_records = defaultdict(list)
-    for record in records:
-        sorted_records[record["image_id"], record["category_id"]].append(record)
-    return sorted_records
+def best_threshold(tally: Tally) -> float | None:
+    """The score that separates right from wrong best.
+
+    Of 0.10, 0.15 … 0.90 the threshold with the highest pooled TP / (TP + FP + FN) at the first of the tally's IoU
+    thresholds; None where nothing right was found at any of them.
+    """
+    table, objects = tally.table, len(_wanted(tally.truth))
+    thresholds = np.arange(0.1, 0.901, 0.05).round(2).tolist()
+    scores = np.nan_to_num([_count(table[table["score"] >= each], objects).score for each in thresholds])
+    return float(thresholds[int(np.argmax(scores))]) if scores.max() > 0 else None
 
 
-def _match(objects: list[Record], detections: list[Record], threshold: float) -> Matching:
-    crowd = np.array([record["iscrowd"] for record in objects], bool)
-    if not objects or not detections:
-        return Matching(fp=len(detections), fn=int(np.count_nonzero(~crowd)))
-    order = np.argsort([-record["score"] for record in detections], kind="stable")
-    masks = [[record["segmentation"] for record in records] for records in (detections, objects)]
-    ious = coco_mask.iou(*masks, crowd.astype(int).tolist())  # (D, N); for a crowd the share of the detection in it
-    free = ~crowd
-    matched: list[float] = []
-    fp = 0
-    for row in ious[order]:
-        best = int(np.argmax(np.where(free, row, -1.0)))
-        if free[best] and row[best] >= threshold:
-            free[best] = False
-            matched.append(float(row[best]))
-        elif not (row[crowd] >= threshold).any():
-            fp += 1
-    return Matching(len(matched), fp, int(np.count_nonzero(free)), math.fsum(matched))
+def _count(table: Table, objects: int) -> Matching:
+    judged, matched = (table[name][:, 0] & 1 == value for name, value in (("ignored", 0), ("matched", 1)))
+    tp = int(np.count_nonzero(judged & matched))
+    fp = int(np.count_nonzero(judged & ~matched))
+    return Matching(tp, fp, objects - tp, math.fsum(table["overlap"]))
+
+
+def _wanted(truth: GroundTruth) -> list[int]:
+    """The picture of every object that should be found."""
+    return [record["image_id"] for record in truth.annotations if not record["iscrowd"]]

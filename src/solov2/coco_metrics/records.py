@@ -1,7 +1,6 @@
 """COCO ground truth and results, cleaned once for all evaluations.
 
-Ids become positions in sorted order, masks become compressed RLE, missing fields are filled in. What is left is the
-same to every evaluator: pycocotools takes annotation id 0 for "no match" and merges equal ids, hotcoco wants numbers.
+Ids become positions in sorted order, masks become compressed RLE, missing fields are filled in.
 """
 
 from __future__ import annotations
@@ -11,13 +10,14 @@ import json
 import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from solov2.coco_metrics.federated import Pair, known_categories, open_regions
 from solov2.errors import DatasetError
 
 logger = logging.getLogger(__name__)
@@ -35,28 +35,21 @@ class GroundTruth:
         image_ids: the file's ids, sorted; records name a picture by its position here.
         sizes: height and width by picture, where the file says.
         categories: sorted by id; records name one by its position, counted from 1.
-        annotations: with image_id, category_id, segmentation, area, iscrowd and id.
+        annotations: with image_id, category_id, segmentation, area and iscrowd.
+        pictures: position by the file's id of a picture.
+        labels: position by the file's id of a category.
+        known: categories by picture, where a picture is labelled for some only.
+        open: pictures and categories whose annotations need not be all objects; a crowd region covers the picture.
     """
 
     image_ids: list[Any]
     sizes: list[tuple[int, int] | None]
     categories: list[Mapping[str, Any]]
     annotations: list[Record]
-
-    @property
-    def dataset(self) -> Record:
-        """A fresh COCO json of it, which a library may change."""
-        return {
-            "images": [
-                {"id": index, "height": (size or (0, 0))[0], "width": (size or (0, 0))[1]}
-                for index, size in enumerate(self.sizes)
-            ],
-            "categories": [
-                {"id": index, "name": str(category.get("name", category["id"]))}
-                for index, category in enumerate(self.categories, start=1)
-            ],
-            "annotations": [dict(record) for record in self.annotations],
-        }
+    pictures: dict[Any, int]
+    labels: dict[Any, int]
+    known: dict[int, frozenset[int]] = field(default_factory=dict)
+    open: set[Pair] = field(default_factory=set)
 
 
 def read_ground_truth(source: GroundTruthSource) -> GroundTruth:
@@ -65,7 +58,8 @@ def read_ground_truth(source: GroundTruthSource) -> GroundTruth:
     An annotation without ``area`` gets the pixels of its mask, one without ``iscrowd`` is no crowd.
 
     Raises:
-        DatasetError: it is no COCO json, or an annotation has no usable mask.
+        DatasetError: it is no COCO json, an annotation has no usable mask, or what a picture was labelled for cannot
+            be read.
     """
     data = source if isinstance(source, Mapping) else _read_json(Path(source))
     missing = [key for key in ("images", "annotations", "categories") if key not in data]
@@ -78,13 +72,18 @@ def read_ground_truth(source: GroundTruthSource) -> GroundTruth:
         sizes=[(int(i["height"]), int(i["width"])) if i.get("height") and i.get("width") else None for i in images],
         categories=categories,
         annotations=[],
+        pictures={image["id"]: index for index, image in enumerate(images)},
+        labels={category["id"]: index for index, category in enumerate(categories, start=1)},
     )
     for annotation in _positions(data["annotations"], truth, "annotation", ("iscrowd", "area")):
         annotation["iscrowd"] = int(bool(annotation.get("iscrowd")))
         if annotation.get("area") is None:
             annotation["area"] = float(coco_mask.area(annotation["segmentation"]))
-        annotation["id"] = len(truth.annotations) + 1
         truth.annotations.append(annotation)
+    truth.known.update(known_categories(images, categories, truth.annotations))
+    for pair, region in open_regions(truth.known, truth.annotations).items():
+        truth.open.add(pair)
+        truth.annotations.append(region)
     return truth
 
 
@@ -118,17 +117,17 @@ def _sorted_by_id(records: Iterable[Mapping[str, Any]], what: str) -> list[Mappi
 def read_results(results: Results, truth: GroundTruth) -> list[Record]:
     """The result records with the ground truth's positions for ids; those of unknown classes are left out.
 
+    So are those of classes that their picture was not labelled for, and shows no object of.
     Boxes are left out too: given one, pycocotools would sort detections into small, medium and large by its area.
 
     Raises:
         DatasetError: a picture the ground truth does not have, a mask of another size, or a score that is no number.
     """
-    known = set(truth.image_ids)
-    strange = next((record for record in results if record.get("image_id") not in known), None)
+    strange = next((record for record in results if record.get("image_id") not in truth.pictures), None)
     if strange is not None:
         raise DatasetError(
-            f"a result is for picture id {strange.get('image_id')!r}, which is not among the {len(known)} pictures of "
-            "the annotation file; evaluate the results on the file they were made for"
+            f"a result is for picture id {strange.get('image_id')!r}, which is not among the {len(truth.pictures)} "
+            "pictures of the annotation file; evaluate the results on the file they were made for"
         )
     detections = list(_positions(results, truth, "result", ("score",)))
     for record in detections:
@@ -136,18 +135,21 @@ def read_results(results: Results, truth: GroundTruth) -> list[Record]:
         if not isinstance(score, (int, float, np.number)) or math.isnan(score):
             raise DatasetError(f"a result has the score {score!r}, expected a number; results are ranked by it")
         record["score"] = float(score)
-    return detections
+    return [record for record in detections if _is_judged(record, truth)]
+
+
+def _is_judged(record: Record, truth: GroundTruth) -> bool:
+    image, category = record["image_id"], record["category_id"]
+    return image not in truth.known or category in truth.known[image] or (image, category) in truth.open
 
 
 def _positions(
     records: Iterable[Mapping[str, Any]], truth: GroundTruth, what: str, fields: Sequence[str]
 ) -> Iterable[Record]:
     """Positions for ids, RLE for masks, and ``fields``; a record of no known picture or class is left out."""
-    image_index = {image_id: index for index, image_id in enumerate(truth.image_ids)}
-    category_index = {category["id"]: index for index, category in enumerate(truth.categories, start=1)}
     unknown: set[Any] = set()
     for record in records:
-        image, category = image_index.get(record.get("image_id")), category_index.get(record.get("category_id"))
+        image, category = truth.pictures.get(record.get("image_id")), truth.labels.get(record.get("category_id"))
         if category is None:
             unknown.add(record.get("category_id"))
         if image is None or category is None:

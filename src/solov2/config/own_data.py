@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ from solov2.errors import ConfigError, DatasetError
 
 logger = logging.getLogger(__name__)
 
+Paths = str | Path | Sequence[str | Path]
+"""One or several."""
+
 LONGEST_WARM_UP = 0.1
 """Share of a run; a longer warm-up would still be at it when a small data set is done."""
 
@@ -19,23 +23,23 @@ LONGEST_WARM_UP = 0.1
 def with_own_data(
     config: Config,
     *,
-    data: str | Path | None = None,
+    data: Paths | None = None,
     val: str | Path | None = None,
-    images: str | Path | None = None,
+    images: Paths | None = None,
     val_images: str | Path | None = None,
 ) -> Config:
     """Puts the user's files in the place of the recipe's.
 
     Args:
         config: the recipe.
-        data: COCO json to train on; the number of classes comes from it, and without ``val`` the
-            recipe's evaluation data is dropped, as it has other classes.
+        data: COCO json to train on, or several; the number of classes comes from the first, and without ``val``
+            the recipe's evaluation data is dropped, as it has other classes.
         val: COCO json to evaluate on.
-        images: folder of the pictures; default: the folder of the json.
+        images: folder of the pictures, or one for each of ``data``; default: the folder of the json.
         val_images: folder of the pictures of ``val``; default: ``images``.
 
     Raises:
-        ConfigError: if folders are given without a json.
+        ConfigError: if folders are given without a json, or not as many as there are.
         DatasetError: if the json cannot be read.
     """
     if data is None and val is None:
@@ -45,19 +49,40 @@ def with_own_data(
     changes: dict[str, Any] = {}
     values = config.model_dump(mode="json")
     if data is not None:
-        values["model"]["num_classes"] = count_classes(Path(data))
-        changes["train"] = _source(Path(data), images)
+        files = _listed(data)
+        values["model"]["num_classes"] = count_classes(files[0])
+        changes["train"] = _source(files, None if images is None else _listed(images))
         changes["eval"] = {"anno_path": None}
     if val is not None:
-        changes["eval"] = _source(Path(val), val_images if val_images is not None else images)
+        folders = _listed(val_images if val_images is not None else images if images is not None else Path(val).parent)
+        if len(folders) > 1:
+            raise ConfigError(
+                f"--images names {len(folders)} folders: say with --val-images which has the pictures of --val"
+            )
+        changes["eval"] = _source([Path(val)], folders)
     for split, source in changes.items():
         values["data"][split]["source"] |= source
     return Config.model_validate(values)
 
 
-def _source(json_path: Path, images: str | Path | None) -> dict[str, str]:
-    folder = json_path.parent if images is None else Path(images)
-    return {"dataset_dir": "", "anno_path": str(json_path.absolute()), "image_dir": str(folder.absolute())}
+def _listed(paths: Paths) -> list[Path]:
+    return [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
+
+
+def _source(files: Sequence[Path], folders: Sequence[Path] | None) -> dict[str, Any]:
+    if folders is None:
+        folders = [file.parent for file in files]
+    if len(folders) not in (1, len(files)):
+        raise ConfigError(
+            f"{len(files)} annotation files and {len(folders)} picture folders: "
+            "give one folder for all, or one for each"
+        )
+    json_paths, image_dirs = ([str(path.absolute()) for path in paths] for paths in (files, folders))
+    return {
+        "dataset_dir": "",
+        "anno_path": json_paths if len(json_paths) > 1 else json_paths[0],
+        "image_dir": image_dirs if len(set(image_dirs)) > 1 else image_dirs[0],
+    }
 
 
 def count_classes(json_path: Path) -> int:

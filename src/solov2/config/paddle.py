@@ -5,7 +5,9 @@ effect (`Ignored`), or an error. Meanings follow PaddleDetection at commit 666f5
 `ShuffleNetV2`, `base_devices`, `seed`, `amp_dtype`, `group_by_size`, `Resize.min_scale`, `RandomResize.min_scale`,
 `RandomFlip.vertical_prob`, `RandomRotate90`, `LargeScaleJitter`, `CopyPaste`, `SOLOv2Head.dcn_version`,
 `ResNet.{dcn_version,norm_eval,project_first}`, `OptimizerBuilder.uniform`, `CosineDecay.flat_epochs`,
-`checkpoint_minutes`, `checkpoint_steps`, `accumulate`.
+`checkpoint_minutes`, `checkpoint_steps`, `accumulate`, `freeze`, `GhostPAN`, `SOLOv2.position`, `SOLOv2Head.separable`,
+`num_grids: native`, `SOLOv2Loss.top_cells`, `RandomPatch`, `TrainReader.repeat_area`, lists in `anno_path` and
+`image_dir`.
 Shared and injected keys are in `paddle_shared.py`, lists of operators in `paddle_operators.py`, the optimizer's in
 `paddle_optimizer.py` and the learning rate's in `paddle_schedules.py`.
 """
@@ -19,14 +21,15 @@ from typing import Any
 from solov2.config.paddle_operators import expand_batch_transforms, expand_sample_transforms, require_normalization
 from solov2.config.paddle_optimizer import OPTIMIZERS, optimizer_rules
 from solov2.config.paddle_schedules import expand_schedulers
-from solov2.config.paddle_shared import HEAD, MASK, NORMS, expand_norm_type, injected_rules, settle
+from solov2.config.paddle_shared import HEAD, MASK, NORMS, expand_norm_type, injected_rules, native_to_empty, settle
 from solov2.config.schema import Config, ModelConfig, PiecewiseSchedule
-from solov2.config.translate import Expand, Ignored, Only, Rule, Take, Translation, one_of, resolve
+from solov2.config.translate import Expand, Ignored, Only, Rule, Take, Translation, one_of, resolve, shown
 from solov2.config.yaml_tree import Problem, Tree
 
 logger = logging.getLogger(__name__)
 
 _BACKBONES = {"ResNet": "resnet", "ShuffleNetV2": "shufflenetv2"}
+_NECKS = {"FPN": "fpn", "GhostPAN": "ghost_pan"}
 _SOURCES = {"COCODataSet": "coco", "ImageFolder": "folder"}
 _FIXED = "this version's layers have it fixed; leave it out"
 
@@ -50,11 +53,12 @@ def translate(tree: Tree, problems: list[Problem], file: PurePath) -> tuple[Conf
     if "architecture" not in values:
         state.complain(("architecture",), "is required: a recipe of this package says `architecture: SOLOv2`")
     block = values.get("SOLOv2")
-    chosen = str(block.get("backbone", "ResNet")) if isinstance(block, dict) else "ResNet"
-    for other in _BACKBONES.keys() & values.keys() - {chosen}:
-        # A base may configure another backbone than the one its file chooses: only the names of its keys matter.
-        idle: dict[str, Rule] = {key: Ignored() for key in RULES if key.startswith(f"{other}.")}
-        state.walk({other: values.pop(other)}, idle)
+    for part, blocks in (("backbone", _BACKBONES), ("neck", _NECKS)):
+        chosen = str(block.get(part, next(iter(blocks)))) if isinstance(block, dict) else next(iter(blocks))
+        for other in blocks.keys() & values.keys() - {chosen}:
+            # A base may configure another one than its file chooses: only the names of its keys matter.
+            idle: dict[str, Rule] = {key: Ignored() for key in RULES if key.startswith(f"{other}.")}
+            state.walk({other: values.pop(other)}, idle)
     state.walk(values, RULES)
     if any(target.startswith("model.backbone.") for target in state.settings):
         state.settings.setdefault("model.backbone.kind", ModelConfig().backbone.kind)
@@ -85,6 +89,18 @@ def _stages(value: Any) -> Any:
 
 def _null_to_empty(value: Any) -> Any:
     return "" if value is None else value
+
+
+def _one_or_several(value: Any) -> Any:
+    """A path, or a list of them: PaddleDetection has no such list."""
+    texts = value if isinstance(value, list) else [value]
+    if value is not None and not (texts and all(isinstance(text, str) for text in texts)):
+        raise ValueError(f"expected text, or a list of texts, got {shown(value)}")
+    return texts[0] if len(texts) == 1 else texts
+
+
+def _folder_or_several(value: Any) -> Any:
+    return _one_or_several(_null_to_empty(value))
 
 
 def _empty_to_null(value: Any) -> Any:
@@ -122,7 +138,10 @@ def _run_rules() -> dict[str, Rule]:
         "worker_num": Take("train.workers"),
         "seed": Take("train.seed"),
         "base_devices": Take("train.base_devices"),
-        **{key: Take(f"train.{key}") for key in ("checkpoint_minutes", "checkpoint_steps", "accumulate", "run_name")},
+        **{
+            key: Take(f"train.{key}")
+            for key in ("checkpoint_minutes", "checkpoint_steps", "accumulate", "run_name", "freeze")
+        },
         "amp": Take("train.amp"),
         "amp_level": Only(("O1",), "use O1; amp: false switches mixed precision off"),
         "amp_dtype": Take("train.amp_dtype"),
@@ -162,7 +181,8 @@ def _model_rules() -> dict[str, Rule]:
     head, mask = HEAD, MASK
     return {
         "SOLOv2.backbone": Take("model.backbone.kind", one_of(_BACKBONES)),
-        "SOLOv2.neck": Only(("FPN",), "use FPN"),
+        "SOLOv2.neck": Take("model.fpn.kind", one_of(_NECKS)),
+        "SOLOv2.position": Take("model.position"),
         "SOLOv2.solov2_head": Only((head,), f"use {head}"),
         "SOLOv2.mask_head": Only((mask,), f"use {mask}"),
         **_backbone_rules(),
@@ -176,6 +196,7 @@ def _model_rules() -> dict[str, Rule]:
         "FPN.norm_type": Only((None,), "the pyramid has no norm; use null"),
         "FPN.norm_decay": Ignored(),
         "FPN.freeze_norm": Ignored(),
+        "GhostPAN.out_channel": Take("model.fpn.channels"),
         f"{mask}.in_channels": Take("model.fpn.channels"),
         f"{mask}.mid_channels": Take("model.mask_branch.mid_channels"),
         f"{mask}.out_channels": Take("model.mask_branch.out_channels"),
@@ -187,7 +208,8 @@ def _model_rules() -> dict[str, Rule]:
         f"{head}.in_channels": Take("model.fpn.channels"),
         f"{head}.seg_feat_channels": Take("model.grid_head.channels"),
         f"{head}.stacked_convs": Take("model.grid_head.depth"),
-        f"{head}.num_grids": Take("model.grid_head.grid_sizes"),
+        f"{head}.num_grids": Take("model.grid_head.grid_sizes", native_to_empty),
+        f"{head}.separable": Take("model.grid_head.separable"),
         f"{head}.segm_strides": Take("model.grid_head.strides"),
         f"{head}.kernel_out_channels": Take("model.grid_head.kernel_channels"),
         f"{head}.drop_block": Take("model.grid_head.drop_block"),
@@ -207,6 +229,7 @@ def _loss_and_decode_rules() -> dict[str, Rule]:
         "SOLOv2Loss.ins_loss_weight": Take("loss.mask_weight"),
         "SOLOv2Loss.focal_loss_gamma": Take("loss.focal_gamma"),
         "SOLOv2Loss.focal_loss_alpha": Take("loss.focal_alpha"),
+        "SOLOv2Loss.top_cells": Take("loss.top_cells"),
     }
 
 
@@ -229,8 +252,8 @@ def _data_rules() -> dict[str, Rule]:
         rules |= {
             f"{split}Dataset.name": Take(f"{source}.kind", one_of(kinds)),
             f"{split}Dataset.dataset_dir": Take(f"{source}.dataset_dir", _null_to_empty),
-            f"{split}Dataset.image_dir": Take(f"{source}.image_dir", _null_to_empty),
-            f"{split}Dataset.anno_path": Take(f"{source}.anno_path"),
+            f"{split}Dataset.image_dir": Take(f"{source}.image_dir", _folder_or_several),
+            f"{split}Dataset.anno_path": Take(f"{source}.anno_path", _one_or_several),
             f"{split}Dataset.allow_empty": Take(f"{source}.allow_empty"),
             f"{split}Dataset.sample_num": Take(f"{source}.sample_num"),
             f"{split}Dataset.data_fields": Ignored(),
@@ -245,6 +268,7 @@ def _data_rules() -> dict[str, Rule]:
             f"{split}Reader.shuffle": Take(f"{reader}.shuffle"),
             f"{split}Reader.drop_last": Take(f"{reader}.drop_last"),
             f"{split}Reader.group_by_size": Take(f"{reader}.group_by_size"),  # our own
+            f"{split}Reader.repeat_area": Take(f"{reader}.repeat_area"),  # our own
             **{
                 f"{split}Reader.{key}": Only((-1,), "this augmentation is not part of this version; use -1")
                 for key in ("mixup_epoch", "cutmix_epoch", "mosaic_epoch")
@@ -265,9 +289,13 @@ RULES: dict[str, Rule] = {
 
 def recipe_key(target: str, config: Config) -> str:
     """The recipe key that sets a schema path; the path itself where a list of operators holds it."""
-    block = next(block for block, kind in _BACKBONES.items() if kind == config.model.backbone.kind)
     key = _KEYS.get(target, target)
-    return f"{block}.{key.partition('.')[2]}" if key.partition(".")[0] in _BACKBONES else key
+    block, _, name = key.partition(".")
+    if block in _BACKBONES:
+        return f"{_SPELLINGS['model.backbone.kind'][config.model.backbone.kind]}.{name}"
+    if target == "model.fpn.channels":
+        return f"{_SPELLINGS['model.fpn.kind'][config.model.fpn.kind]}.{name}"
+    return key
 
 
 _KEYS = {rule.target: key for key, rule in reversed(RULES.items()) if isinstance(rule, Take)} | {
@@ -284,6 +312,7 @@ _SPELLINGS: dict[str, dict[Any, str]] = {
     target: {value: name for name, value in table.items()}
     for table, targets in (
         (_BACKBONES, ["model.backbone.kind"]),
+        (_NECKS, ["model.fpn.kind"]),
         (NORMS, ["model.backbone.sync_norm"]),
         (OPTIMIZERS, ["optim.kind"]),
         (_SOURCES, [f"{split}.source.kind" for split in _SPLITS.values()]),
@@ -294,4 +323,6 @@ _SPELLINGS: dict[str, dict[Any, str]] = {
 
 def recipe_value(target: str, value: Any) -> Any:
     """A setting's value as the recipe spells it."""
+    if target == "model.grid_head.grid_sizes" and not value:
+        return "native"
     return _SPELLINGS[target][value] if target in _SPELLINGS else value

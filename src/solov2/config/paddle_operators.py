@@ -9,12 +9,14 @@ from __future__ import annotations
 import difflib
 from typing import Any
 
+from solov2.config.paddle_shared import native_to_empty
 from solov2.config.schema_data import (
     CopyPasteArgs,
     LargeScaleJitterArgs,
     NormalizeConfig,
     RandomCropArgs,
     RandomDistortArgs,
+    RandomPatchArgs,
 )
 from solov2.config.translate import Ignored, Only, Rules, Take, Translation, shown
 from solov2.config.yaml_tree import Path
@@ -36,6 +38,7 @@ _TRANSFORMS: dict[str, Rules] = {
     "RandomFlip": {"prob": Take("prob"), "vertical_prob": Take("vertical_prob")},
     "RandomRotate90": {"prob": Take("prob")},
     "LargeScaleJitter": {name: Take(name) for name in LargeScaleJitterArgs.model_fields},
+    "RandomPatch": {name: Take(name) for name in RandomPatchArgs.model_fields},
     "CopyPaste": {name: Take(name) for name in CopyPasteArgs.model_fields},
     "RandomDistort": {name: Take(name) for name in RandomDistortArgs.model_fields},
     "RandomCrop": {
@@ -47,7 +50,7 @@ _PLAIN: dict[str, Rules] = {"Decode": {}, "Permute": {}, "Poly2Mask": {"del_poly
 _BATCH: dict[str, Rules] = {
     "PadBatch": {"pad_to_stride": Take("data.pad_stride")},
     "Gt2Solov2Target": {
-        "num_grids": Take("model.grid_head.grid_sizes"),
+        "num_grids": Take("model.grid_head.grid_sizes", native_to_empty),
         "scale_ranges": Take("assign.size_ranges"),
         "coord_sigma": Take("assign.center_scale"),
         "sampling_ratio": Only((4, 4.0), "mask targets have a quarter of the input's size; use 4"),
@@ -129,7 +132,7 @@ def _arguments(state: Translation, path: Path, name: str, args: dict[str, Any]) 
     inner.walk(args, _TRANSFORMS[name], path)
     found = inner.settings
     size = found.get("target_size")
-    if name in ("Resize", "LargeScaleJitter"):
+    if name in ("Resize", "LargeScaleJitter", "RandomPatch"):
         found |= {"target_size": _square(size)} if size is not None else {}
     elif args.get("random_size") is False and not found.get("random_range"):
         found |= {"target_size": [_square(size)]} if size is not None else {}

@@ -71,6 +71,11 @@ def _tell(state: Translation, winner: Path, value: Any, loser: Path, lost: Any) 
         )
 
 
+def native_to_empty(value: Any) -> Any:
+    """`num_grids: native`: each pyramid map is a grid."""
+    return [] if value == "native" else value
+
+
 def expand_norm_type(state: Translation, path: Path, value: Any) -> None:
     """The norm at the top, for the backbone and both heads, each unless it has its own."""
     if value is None:

@@ -75,6 +75,7 @@ BackboneConfig = Annotated[ResNetConfig | ShuffleNetConfig, Field(discriminator=
 class FPNConfig(Settings):
     """Feature pyramid."""
 
+    kind: Literal["fpn", "ghost_pan"] = Field(default="fpn", description="Top-down, or NanoDet-Plus's ghost neck.")
     channels: Positive = Field(default=256, description="Channels of every pyramid level.")
     extra_levels: int = Field(default=1, ge=0, le=2, description="Levels coarser than p5, by subsampling.")
 
@@ -95,7 +96,11 @@ class GridHeadConfig(Settings):
     """
 
     grid_sizes: tuple[Positive, ...] = Field(
-        default=(40, 36, 24, 16, 12), min_length=1, description="Cells per side S of each level's grid, finest first."
+        default=(40, 36, 24, 16, 12),
+        description="Cells per side S of each level's grid, finest first; empty: each level's map is its grid.",
+    )
+    separable: bool = Field(
+        default=False, description="Each level has towers of its own, of 5x5 depthwise and 1x1 convolutions."
     )
     strides: tuple[int, ...] = Field(
         default=(8, 8, 16, 32, 32),
@@ -129,6 +134,10 @@ class ModelConfig(Settings):
     fpn: FPNConfig = Field(default=FPNConfig(), description="c2..c5 to p2..p6.")
     mask_branch: MaskBranchConfig = Field(default=MaskBranchConfig(), description="p2..p5 to mask features.")
     grid_head: GridHeadConfig = Field(default=GridHeadConfig(), description="Pyramid to category logits and kernels.")
+    position: Literal["absolute", "relative"] = Field(
+        default="absolute",
+        description="Masks know where they are by coordinates of the picture, or by an ellipse relative to their cell.",
+    )
 
 
 # ------------------------------------------------------------------------------- assign, loss, decode
@@ -159,6 +168,9 @@ class LossConfig(Settings):
     mask_weight: float = Field(default=3.0, ge=0, description="Weight of the dice term; the focal term has 1.")
     focal_gamma: float = Field(default=2.0, ge=0, description="Focusing exponent.")
     focal_alpha: Share = Field(default=0.25, description="Weight of the positive class.")
+    top_cells: int = Field(
+        default=0, ge=0, description="Cells per instance whose masks are trained too: those that score best in its box."
+    )
 
 
 class DecodeConfig(Settings):
@@ -204,6 +216,16 @@ class CosineSchedule(Settings):
     min_lr_ratio: Share = Field(default=0.0, description="Lowest rate as a share of base_lr.")
     plateau_epochs: int = Field(default=0, ge=0, description="Last epochs, within max_epochs, at the lowest rate.")
     flat_epochs: int = Field(default=0, ge=0, description="First epochs, after the warm-up, at base_lr (flat-cosine).")
+
+    @model_validator(mode="after")
+    def _room_for_the_parts(self) -> CosineSchedule:
+        if self.flat_epochs + self.plateau_epochs > self.max_epochs:
+            raise ValueError(
+                f"{self.flat_epochs} first epochs at base_lr and {self.plateau_epochs} last ones at the lowest rate "
+                f"are more than max_epochs, {self.max_epochs}, which counts them: lower flat_epochs or "
+                "last_plateau_epochs"
+            )
+        return self
 
 
 ScheduleConfig = Annotated[PiecewiseSchedule | CosineSchedule, Field(discriminator="kind")]
@@ -263,6 +285,7 @@ class TrainConfig(Settings):
         default=None, description="Name of the run's folder below save_dir; null takes the recipe's name."
     )
     init_weights: str | None = Field(default=None, description="Name, path or URL of weights to start training from.")
+    freeze: tuple[str, ...] = Field(default=(), description="Parts of the network, by name, that are not trained.")
     weights: str | None = Field(default=None, description="Name, path or URL of weights to evaluate or predict with.")
     amp: bool = Field(default=False, description="Mixed precision.")
     amp_dtype: Literal["float16", "bfloat16", "auto"] = Field(

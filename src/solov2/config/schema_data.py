@@ -16,6 +16,7 @@ Hue = Annotated[float, Field(ge=-255, le=255)]
 Scale = Annotated[float, Field(gt=0, le=1)]
 Ratio = Annotated[float, Field(gt=0)]
 Level = Annotated[int, Field(ge=0, le=255)]
+Files = Annotated[tuple[str, ...], Field(min_length=1)]
 
 
 class _SizeArgs(Settings):
@@ -120,6 +121,19 @@ class LargeScaleJitterArgs(Settings):
         return value
 
 
+class RandomPatchArgs(Settings):
+    """Cut a patch out of the picture and scale it to one size."""
+
+    target_size: tuple[Positive, Positive] = Field(default=(512, 512), description="Height and width, pixels.")
+    scale: tuple[Ratio, Ratio] = Field(default=(1.0, 1.0), description="Lowest and highest scale of the pixels.")
+
+    @field_validator("scale")
+    @classmethod
+    def _ascending(cls, value: tuple[float, float]) -> tuple[float, float]:
+        _check_ascending(*value)
+        return value
+
+
 class CopyPasteArgs(Settings):
     """Paste objects of another training picture, which has gone through the steps before this one."""
 
@@ -140,6 +154,7 @@ TransformName = Literal[
     "RandomRotate90",
     "RandomDistort",
     "RandomCrop",
+    "RandomPatch",
     "CopyPaste",
 ]
 
@@ -152,6 +167,7 @@ _TRANSFORM_ARGS: dict[str, type[Settings]] = {
     "RandomDistort": RandomDistortArgs,
     "RandomCrop": RandomCropArgs,
     "CopyPaste": CopyPasteArgs,
+    "RandomPatch": RandomPatchArgs,
 }
 
 
@@ -182,10 +198,25 @@ class SourceConfig(Settings):
 
     kind: Literal["coco", "folder"] = Field(default="coco", description="COCO json with masks, or a bare folder.")
     dataset_dir: str = Field(default="", description="Folder of the data set.")
-    image_dir: str = Field(default="", description="Folder of the pictures.")
-    anno_path: str | None = Field(default=None, description="COCO json; for a folder only the class names are read.")
+    image_dir: str | Files = Field(default="", description="Folder of the pictures, or one for each COCO json.")
+    anno_path: str | Files | None = Field(
+        default=None, description="COCO json, or several; for a folder only the class names are read."
+    )
     allow_empty: bool = Field(default=False, description="Train on pictures without objects too.")
     sample_num: int = Field(default=-1, ge=-1, description="Use only the first pictures; -1: all.")
+
+    @field_validator("anno_path")
+    @classmethod
+    def _folder_for_each(cls, anno_path: str | Files | None, info: ValidationInfo) -> str | Files | None:
+        folders = info.data.get("image_dir", "")
+        if isinstance(folders, tuple):
+            files = anno_path if isinstance(anno_path, tuple) else () if anno_path is None else (anno_path,)
+            if len(files) != len(folders):
+                raise ValueError(
+                    f"names {len(files)} annotation files, but image_dir {len(folders)} folders: "
+                    "expected one folder for each, or one for all"
+                )
+        return anno_path
 
 
 class ReaderConfig(Settings):
@@ -196,6 +227,9 @@ class ReaderConfig(Settings):
     )
     batch_size: Positive = Field(default=1, description="Pictures per device and step.")
     shuffle: bool = Field(default=False, description="A new order each epoch.")
+    repeat_area: int | None = Field(
+        default=None, ge=1, description="An epoch takes a picture once for every so many of its pixels; null: once."
+    )
     drop_last: bool = Field(default=False, description="Leave out the last, smaller batch.")
     group_by_size: bool = Field(
         default=False, description="Put pictures of like size into one batch, so that little is padded; with shuffle."

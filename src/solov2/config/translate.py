@@ -64,6 +64,7 @@ class Translation:
         tree: its values.
         problems: everything wrong.
         settings: schema path to value.
+        written: schema path to the value as the recipe spells it.
         places: schema path to the recipe path it came from.
         failed: schema paths whose value was refused.
         ignored: keys that change nothing.
@@ -73,6 +74,7 @@ class Translation:
     tree: Tree
     problems: list[Problem]
     settings: dict[str, Any] = field(default_factory=dict)
+    written: dict[str, Any] = field(default_factory=dict)
     places: dict[str, Path] = field(default_factory=dict)
     failed: set[str] = field(default_factory=set)
     ignored: list[str] = field(default_factory=list)
@@ -81,17 +83,19 @@ class Translation:
         """Records a problem at a key."""
         self.problems.append(Problem(self.tree.origin(path) or self.source, f"{key_text(path)}: {message}"))
 
-    def give(self, target: str, value: Any, path: Path) -> None:
-        """Sets a setting; where another key has set it already, the two must agree."""
+    def give(self, target: str, value: Any, path: Path, written: Any = None) -> None:
+        """Sets a setting, spelled as ``written``; where another key has set it already, the two must agree."""
+        written = value if written is None else written
         if target not in self.settings:
             self.settings[target] = value
+            self.written[target] = written
             self.places[target] = path
         elif self.settings[target] != value:
             other = self.places[target]
             self.complain(
                 path,
-                f"{shown(value)} here, but {key_text(other)} ({self.tree.origin(other)}) says "
-                f"{shown(self.settings[target])}: make them agree",
+                f"{shown(written)} here, but {key_text(other)} ({self.tree.origin(other)}) says "
+                f"{shown(self.written.get(target, self.settings[target]))}: make them agree",
             )
 
     def apply(self, rule: Rule, path: Path, value: Any) -> None:
@@ -99,7 +103,7 @@ class Translation:
         match rule:
             case Take(target, convert):
                 try:
-                    self.give(target, convert(value) if convert else value, path)
+                    self.give(target, convert(value) if convert else value, path, value)
                 except ValueError as error:
                     self.failed.add(target)
                     self.complain(path, str(error))

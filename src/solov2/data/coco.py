@@ -6,12 +6,13 @@ import json
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from pycocotools import mask as rle_codec
 from torch.utils.data import Dataset
 
@@ -19,6 +20,7 @@ from solov2.data.coco_checks import (
     Problem,
     check_annotation,
     check_images,
+    check_labels,
     check_structure,
     compressed,
     report,
@@ -30,6 +32,7 @@ from solov2.data.sample import PairTransform
 from solov2.data.shapes import Bitmap, Polygons, Shape
 from solov2.data.transforms import Sample, Transform
 from solov2.errors import DatasetError, ImageError
+from solov2.labelled import LABELLED
 from solov2.structures import HW, Category
 
 logger = logging.getLogger(__name__)
@@ -40,11 +43,13 @@ class CocoFile:
     """A COCO json, checked.
 
     Attributes:
-        path: of the file.
+        path: of the file; of the first, where several are put together.
         categories: in the file's order; a category's position is its label.
         images: the records of pictures that can be used.
         annotations: per image id, the records that can be used.
         problems: what was wrong with the others.
+        known: per image id of a picture that was annotated for some categories only, their ids: of the
+            others it may show objects without annotation.
     """
 
     path: Path
@@ -52,6 +57,7 @@ class CocoFile:
     images: tuple[dict[str, Any], ...]
     annotations: dict[int, tuple[dict[str, Any], ...]]
     problems: tuple[Problem, ...]
+    known: dict[int, frozenset[int]] = field(default_factory=dict)
 
 
 def load_coco(path: Path, image_dir: Path | None = None) -> CocoFile:
@@ -87,12 +93,14 @@ def load_coco(path: Path, image_dir: Path | None = None) -> CocoFile:
             problems.append(problem)
         elif record["image_id"] in by_id:
             annotations[record["image_id"]].append(record)
+    images, known = check_labels(images, annotations, {c.id: c.name for c in categories}, problems)
     return CocoFile(
         path=path,
         categories=categories,
         images=tuple(sorted(images, key=lambda record: int(record["id"]))),
-        annotations={image_id: tuple(records) for image_id, records in annotations.items()},
+        annotations={record["id"]: tuple(annotations[record["id"]]) for record in images},
         problems=tuple(problems),
+        known=known,
     )
 
 
@@ -110,6 +118,7 @@ class CocoDataset(Dataset[Sample]):
         strict: refuse data with any problem instead of leaving the bad parts out.
         seed: of the transforms' random numbers, together with epoch and index.
         limit: use only the first pictures; -1 uses all.
+        repeat_area: a picture occurs once for every so many of its pixels, at least once; None: once.
 
     Raises:
         DatasetError: if ``strict`` and there is a problem, if no picture is left, or if the json's
@@ -128,6 +137,7 @@ class CocoDataset(Dataset[Sample]):
         strict: bool = False,
         seed: int = 0,
         limit: int = -1,
+        repeat_area: int | None = None,
     ) -> None:
         if source.problems:
             text = report(source.path, source.problems)
@@ -153,6 +163,12 @@ class CocoDataset(Dataset[Sample]):
                 f"{source.path}: no picture is left to use in {image_dir}; "
                 "check the image folder, or allow pictures without instances"
             )
+        if repeat_area is not None:
+            self._images = tuple(
+                record
+                for record in self._images
+                for _ in range(max(round(record["height"] * record["width"] / repeat_area), 1))
+            )
 
     def __len__(self) -> int:
         return len(self._images)
@@ -165,7 +181,9 @@ class CocoDataset(Dataset[Sample]):
             for record in self._source.annotations[image["id"]]
         ]
         categories = [{"id": category.id, "name": category.name} for category in self._source.categories]
-        return {"images": list(self._images), "annotations": annotations, "categories": categories}
+        known = {number: {LABELLED: sorted(ids)} for number, ids in self._source.known.items()}
+        images = [image | known.get(image["id"], {}) for image in self._images]
+        return {"images": images, "annotations": annotations, "categories": categories}
 
     @property
     def records(self) -> tuple[dict[str, Any], ...]:
@@ -226,11 +244,19 @@ class CocoDataset(Dataset[Sample]):
     def _read(self, record: dict[str, Any]) -> Sample:
         image = read_image(self.image_dir / record["file_name"])
         annotations = [a for a in self._annotations.get(record["id"], ()) if not is_crowd(a)]
-        return make_sample(image, record, annotations, self._label_of)
+        return make_sample(image, record, annotations, self._label_of, self._known(record["id"]))
+
+    def _known(self, image_id: int) -> npt.NDArray[np.bool_] | None:
+        ids = self._source.known.get(image_id) if self._with_annotations else None
+        return None if ids is None else np.array([category.id in ids for category in self.categories], bool)
 
 
 def make_sample(
-    image: RGB, record: Mapping[str, Any], annotations: Sequence[Mapping[str, Any]], label_of: Mapping[int, int]
+    image: RGB,
+    record: Mapping[str, Any],
+    annotations: Sequence[Mapping[str, Any]],
+    label_of: Mapping[int, int],
+    known: npt.NDArray[np.bool_] | None = None,
 ) -> Sample:
     """A picture with its instances, as they stand in the json.
 
@@ -239,6 +265,7 @@ def make_sample(
         record: the picture's, in COCO's form.
         annotations: its instances', checked and without crowds.
         label_of: labels by category id.
+        known: (C,), the categories it was annotated for; None: all.
     """
     hw = (image.shape[0], image.shape[1])
     return Sample(
@@ -249,6 +276,7 @@ def make_sample(
         labels=np.array([label_of[a["category_id"]] for a in annotations], np.int64),
         boxes=np.array([_box_of(a) for a in annotations], np.float64).reshape(-1, 4),
         shapes=tuple(shape_of(a["segmentation"], hw) for a in annotations),
+        known=known,
     )
 
 

@@ -14,6 +14,7 @@ from pycocotools import mask as rle_codec
 
 from solov2.data.image import image_size
 from solov2.errors import DatasetError, ImageError
+from solov2.labelled import Labels
 from solov2.rle import decompress
 
 SHOWN = 20
@@ -126,6 +127,38 @@ def check_annotation(
         return Problem("unusable segmentation", f"{label}: {wrong}")
     wrong = _wrong_box(record, image)
     return Problem("unusable box", f"{label}: {wrong}") if wrong else None
+
+
+def check_labels(
+    records: Sequence[dict[str, Any]],
+    annotations: Mapping[int, Sequence[Mapping[str, Any]]],
+    names: Mapping[int, str],
+    problems: list[Problem],
+) -> tuple[list[dict[str, Any]], dict[int, frozenset[int]]]:
+    """Reads which categories pictures were annotated for, and leaves out those for which that cannot be read.
+
+    Args:
+        records: the json's images.
+        annotations: those that can be used, by image id.
+        names: of the categories, by id.
+        problems: defects are appended here.
+
+    Returns:
+        The images that can be used, and the ids of the known categories of each that is labelled in part.
+    """
+    labels, usable, known = Labels(names), [], {}
+    for record in records:
+        occurring = {annotation["category_id"] for annotation in annotations[record["id"]]}
+        try:
+            found = labels.known(record, occurring)
+        except ValueError as error:
+            what = f"image {record['id']} ({record['file_name']}): {error}"
+            problems.append(Problem("unreadable labelled categories", what))
+            continue
+        usable.append(record)
+        if found is not None:
+            known[record["id"]] = found
+    return usable, known
 
 
 def _wrong_segmentation(segmentation: Any, hw: tuple[int, int]) -> str | None:

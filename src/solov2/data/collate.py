@@ -44,6 +44,7 @@ def make_targets(sample: Sample, padded_hw: HW) -> Targets:
         boxes=torch.from_numpy(sample.boxes),
         centers=torch.tensor([target.center for target in raster], dtype=torch.float64).reshape(-1, 2),
         masks=torch.from_numpy(masks),
+        known=None if sample.known is None else torch.from_numpy(sample.known),
     )
 
 

@@ -55,7 +55,8 @@ def paste(sample: Sample, source: Sample, rows: Sequence[int]) -> Sample:
     Together they stay where they were, or are moved as little as it takes to lie in the picture; what does not fit is
     cut off. Instances below lose the pixels that are covered and get the box of what is left. An instance of
     which less than a tenth of its pixels is left is dropped, one below or one pasted. Those pasted come last, so
-    that they win the grid cells where they lie over others.
+    that they win the grid cells where they lie over others. Known are the categories that both pictures were
+    annotated for.
 
     Args:
         sample: the picture to paste into.
@@ -87,7 +88,19 @@ def paste(sample: Sample, source: Sample, rows: Sequence[int]) -> Sample:
         labels=np.concatenate([sample.labels[list(kept)], source.labels[list(pasted)]]).astype(np.int64),
         boxes=np.array(boxes, np.float64).reshape(-1, 4),
         shapes=(*kept.values(), *pasted.values()),
+        known=_known_in_both(sample, source) if pasted else sample.known,
     )
+
+
+def _known_in_both(sample: Sample, source: Sample) -> Bools | None:
+    """Categories of which neither picture hides an object without annotation.
+
+    Only objects are pasted, but their pixels may show more than themselves: a tie on a person, in a picture that was
+    annotated for persons alone. Counting it as absent would teach what is wrong, counting nothing only teaches less.
+    """
+    if sample.known is None or source.known is None:
+        return source.known if sample.known is None else sample.known
+    return sample.known & source.known
 
 
 def _shift(bitmaps: Sequence[Bitmap], hw: HW) -> tuple[int, int]:

@@ -26,6 +26,8 @@ class Sample:
         labels: (N,) int64, 0..C-1.
         boxes: (N, 4) float64, x0 y0 x1 y1 in pixels of ``image``.
         shapes: N shapes in the frame of ``image``.
+        known: (C,), the categories it was annotated for: of the others it may show objects that are no instance
+            here. None: all.
     """
 
     image: RGB
@@ -35,6 +37,7 @@ class Sample:
     labels: npt.NDArray[np.int64]
     boxes: npt.NDArray[np.float64]
     shapes: tuple[Shape, ...]
+    known: npt.NDArray[np.bool_] | None = None
 
     @property
     def hw(self) -> HW:

@@ -123,6 +123,33 @@ class LargeScaleJitter:
 
 
 @dataclass(frozen=True, slots=True)
+class RandomPatch:
+    """Cuts a patch out of a picture and scales it to one size: for pictures of many sizes and like objects.
+
+    The scale is one of pixels, whatever the picture's size. The part of the picture that becomes the patch is
+    drawn evenly; a picture that is smaller, at that scale, than the patch gives all it has. An instance stays where
+    enough of it is visible (:func:`visible_enough`).
+
+    Attributes:
+        target_size: height and width of the patch.
+        scale: lowest and highest scale; its logarithm is drawn evenly.
+    """
+
+    target_size: HW
+    scale: tuple[float, float] = (1.0, 1.0)
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        """Cuts, then scales."""
+        scale = float(np.exp(rng.uniform(*np.log(self.scale))))
+        size = np.minimum(sample.hw, np.ceil(np.array(self.target_size) / scale)).astype(np.int64)
+        top, left = rng.integers(0, np.array(sample.hw) - size + 1).tolist()
+        window = Window(top, left, *size.tolist())
+        patch = cut_out(sample, window, visible_enough(window, sample.boxes))
+        new_hw = np.minimum(np.rint(size * scale), self.target_size).clip(1).astype(int)
+        return resize_sample(patch, (int(new_hw[0]), int(new_hw[1])))
+
+
+@dataclass(frozen=True, slots=True)
 class RandomFlip:
     """Mirrors a picture left to right and, where up and down mean nothing, top to bottom.
 
@@ -223,6 +250,7 @@ TRANSFORMS: dict[str, Callable[..., Transform]] = {
     "RandomCrop": RandomCrop,
     "RandomDistort": RandomDistort,
     "RandomFlip": RandomFlip,
+    "RandomPatch": RandomPatch,
     "RandomResize": RandomResize,
     "RandomRotate90": RandomRotate90,
     "Resize": Resize,

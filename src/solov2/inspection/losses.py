@@ -132,7 +132,7 @@ def count_losses(views: Views, assigner: Assigner) -> Losses:
         assigner: the recipe's.
     """
     reasons: Counter[str] = Counter()
-    levels = np.zeros((len(assigner.grid_sizes), 2), np.int64)
+    levels = np.zeros((len(assigner.size_ranges), 2), np.int64)
     lows, highs = (torch.tensor(ends, dtype=torch.float64) for ends in zip(*assigner.size_ranges, strict=True))
     for targets, empty in zip(views.targets, views.empty, strict=True):
         sizes = _sizes(targets.boxes)

@@ -25,7 +25,7 @@ class Plan:
     """A recipe's settings that decide about losses.
 
     Attributes:
-        grid_sizes: cells per side, per level.
+        grid_sizes: cells per side, per level; empty where grids are the network's maps.
         size_ranges: per level, in pixels of the padded input.
         enlarge: factor of the sizes that pictures are scaled to.
     """
@@ -69,7 +69,7 @@ def recipe_text(config: Config, changed: Sequence[str]) -> str:
     """YAML of the blocks that hold changed keys; lists of operators are whole, as they replace those of a base."""
     blocks: dict[str, Any] = {}
     if "num_grids" in changed:
-        blocks["SOLOv2Head"] = {"num_grids": list(config.model.grid_head.grid_sizes)}
+        blocks["SOLOv2Head"] = {"num_grids": _grids(config)}
     if "target_size" in changed:
         for name, split in (("Train", config.data.train), ("Eval", config.data.eval), ("Test", config.data.test)):
             blocks[f"{name}Reader"] = {"sample_transforms": _operators(config, split)}
@@ -77,13 +77,17 @@ def recipe_text(config: Config, changed: Sequence[str]) -> str:
         {"PadBatch": {"pad_to_stride": config.data.pad_stride}},
         {
             "Gt2Solov2Target": {
-                "num_grids": list(config.model.grid_head.grid_sizes),
+                "num_grids": _grids(config),
                 "scale_ranges": [[_plain(end) for end in pair] for pair in config.assign.size_ranges],
                 "coord_sigma": config.assign.center_scale,
             }
         },
     ]
     return "\n".join(_lines(blocks))
+
+
+def _grids(config: Config) -> list[int] | str:
+    return list(config.model.grid_head.grid_sizes) or "native"
 
 
 def _lines(blocks: dict[str, dict[str, Any]]) -> Iterator[str]:

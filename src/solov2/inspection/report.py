@@ -8,14 +8,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from solov2.build import source_paths
+from solov2.build import load_source, source_files
 from solov2.config import Config
-from solov2.data.coco import load_coco
 from solov2.data.coco_checks import Problem, report
 from solov2.inspection.defects import find_suspicious
 from solov2.inspection.losses import Losses
 from solov2.inspection.statistics import QUANTILES, ClassCount, Statistics, count, quantiles
 from solov2.inspection.suggest import GOOD_ENOUGH, Suggestion, Trial, suggest
+
+KNOWN_SHOWN = 6
+"""Classes named of those that pictures labelled in part are labelled for."""
 
 CLASSES_SHOWN = 30
 """Rows of the table of classes; of more classes the rarest and the most frequent are shown."""
@@ -37,7 +39,7 @@ class Report:
     """A data set as a recipe sees it.
 
     Attributes:
-        path: of the json.
+        path: of the json; of the first of several.
         problems: defects that training leaves out.
         suspicious: what training goes on with, although it is probably wrong.
         statistics: of what can be used.
@@ -79,13 +81,12 @@ def inspect_data(config: Config, *, pictures: bool = False) -> Report:
         ConfigError: if the recipe names no annotation file.
         DatasetError: if the file is missing, no json or has no COCO structure.
     """
-    path, folder = source_paths(config.data.train)
-    file = load_coco(path, folder if pictures else None)
+    file = load_source(config.data.train, pictures=pictures)
     statistics = count(file)
     trial = Trial(file, config)
     losses = trial.losses(trial.now) if statistics.instances else None
     return Report(
-        path=path,
+        path=file.path,
         problems=file.problems,
         suspicious=tuple(find_suspicious(file)),
         statistics=statistics,
@@ -100,6 +101,8 @@ def inspect_data(config: Config, *, pictures: bool = False) -> Report:
 
 
 def _remarks(config: Config, statistics: Statistics) -> Iterator[str]:
+    if others := [str(path) for path, _ in source_files(config.data.train)[1:]]:
+        yield f"put together with {', '.join(others)}"
     if statistics.empty and not config.data.train.source.allow_empty:
         yield f"{statistics.empty} pictures without instances are not trained on; TrainDataset.allow_empty: true does"
     if len(statistics.classes) != config.model.num_classes:
@@ -176,6 +179,8 @@ def _counts(found: Report) -> str:
         f"instances  {numbers.instances:,}, and {numbers.crowds:,} crowd regions; per picture "
         f"{numbers.median_per_picture:g} (median), {numbers.most_per_picture:,} (most)",
     ]
+    if numbers.partial:
+        rows.append(f"labelled   {_partial(numbers)}")
     if numbers.short_sides:
         rows.append(
             f"sides      short {_range(numbers.short_sides)}, long {_range(numbers.long_sides)} "
@@ -190,6 +195,14 @@ def _counts(found: Report) -> str:
             f"{'  after the training transforms':<34}{_cells(found.resized)}",
         ]
     return "\n".join(rows)
+
+
+def _partial(numbers: Statistics) -> str:
+    known = ", ".join(f"{name} ({pictures:,})" for name, pictures in numbers.known[:KNOWN_SHOWN])
+    more = len(numbers.known) - KNOWN_SHOWN
+    return f"{numbers.partial:,} pictures for some classes only: {known or 'none'}" + (
+        f" and {more:,} more" if more > 0 else ""
+    )
 
 
 def _range(values: Sequence[float]) -> str:
@@ -228,11 +241,13 @@ def _assignment(found: Report, losses: Losses) -> str:
         "",
         f"  {'grid':>7}  {'size range':>12}  {'instances':>9}  {'cells per instance':>18}",
     ]
-    head, ranges = found.config.model.grid_head.grid_sizes, found.config.assign.size_ranges
-    for size, (low, high), level in zip(head, ranges, losses.levels, strict=True):
+    head, ranges = found.config.model.grid_head, found.config.assign.size_ranges
+    # Grids that are the network's maps have as many cells as the picture is large: what is known is a cell's size.
+    grids = [f"{size}x{size}" for size in head.grid_sizes] or [f"{stride} px" for stride in head.strides]
+    for grid, (low, high), level in zip(grids, ranges, losses.levels, strict=True):
         per_instance = f"{level.cells / level.instances:.1f}" if level.instances else "-"
         share, span = _percent(level.instances / total), f"{low:g}-{high:g}"
-        lines.append(f"  {f'{size}x{size}':>7}  {span:>12}  {share:>9}  {per_instance:>18}")
+        lines.append(f"  {grid:>7}  {span:>12}  {share:>9}  {per_instance:>18}")
     return "\n".join(lines)
 
 

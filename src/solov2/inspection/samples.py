@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from solov2.build import build_split_transforms, source_paths
+from solov2.build import build_split_transforms, load_source, source_files, source_paths
 from solov2.config import Config
-from solov2.data.coco import CocoDataset, load_coco
+from solov2.data.coco import CocoDataset
 from solov2.data.sample import Sample
 from solov2.errors import ConfigError
 from solov2.structures import Category, Instances
@@ -61,11 +61,11 @@ def show_samples(
         ConfigError: if the recipe names no annotation file, or the folder holds the data set's own pictures.
         DatasetError: if the data cannot be used.
     """
-    path, image_dir = source_paths(config.data.train)
-    if folder.resolve() == image_dir.resolve():
+    _, image_dir = source_paths(config.data.train)
+    if folder.resolve() in {own.resolve() for _, own in source_files(config.data.train)}:
         raise ConfigError(f"{folder}: holds the data set's pictures; give another folder to draw into")
     dataset = CocoDataset(
-        load_coco(path, image_dir),
+        load_source(config.data.train),
         image_dir,
         transforms=() if raw else build_split_transforms(config.data.train),
         allow_empty=config.data.train.source.allow_empty,

@@ -41,6 +41,8 @@ class Statistics:
         sizes: :data:`QUANTILES` of the square roots of box areas, in pixels of the original pictures; empty without
             an instance.
         classes: rarest first.
+        partial: pictures that were annotated for some classes only.
+        known: for each class that any of them was annotated for its name and how many of them, most first.
     """
 
     pictures: int
@@ -53,6 +55,8 @@ class Statistics:
     long_sides: tuple[float, ...]
     sizes: tuple[float, ...]
     classes: tuple[ClassCount, ...]
+    partial: int = 0
+    known: tuple[tuple[str, int], ...] = ()
 
 
 def count(file: CocoFile) -> Statistics:
@@ -73,6 +77,7 @@ def count(file: CocoFile) -> Statistics:
         per_picture.append(number)
     sides = np.sort(np.array([(i["height"], i["width"]) for i in file.images], np.float64).reshape(-1, 2), axis=1)
     classes = [ClassCount(c.id, c.name, instances[c.id], len(pictures[c.id])) for c in file.categories]
+    known = Counter(number for ids in file.known.values() for number in ids)
     return Statistics(
         pictures=len(file.images),
         empty=per_picture.count(0),
@@ -84,6 +89,8 @@ def count(file: CocoFile) -> Statistics:
         long_sides=quantiles(sides[:, 1], (0, 0.5, 1)),
         sizes=quantiles(np.sqrt(areas)),
         classes=tuple(sorted(classes, key=lambda c: (c.instances, c.id))),
+        partial=len(file.known),
+        known=tuple((c.name, known[c.id]) for c in sorted(file.categories, key=lambda c: -known[c.id]) if known[c.id]),
     )
 
 

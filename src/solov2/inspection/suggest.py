@@ -70,7 +70,8 @@ class Trial:
 
     def losses(self, plan: Plan, budget: int = BUDGET) -> Losses:
         """What a plan would lose, counted on about so many instances."""
-        assigner = Assigner(plan.grid_sizes, plan.size_ranges, self.config.assign.center_scale)
+        center_scale, strides = self.config.assign.center_scale, self.config.model.grid_head.strides
+        assigner = Assigner(plan.grid_sizes, plan.size_ranges, center_scale, strides)
         return count_losses(self.views_at(plan.enlarge, budget), assigner)
 
     def views_at(self, enlarge: float, budget: int = BUDGET) -> Views:
@@ -165,8 +166,10 @@ def _range_candidates(trial: Trial, plan: Plan) -> Iterator[Plan]:
     low = min(plan.size_ranges[0][0], math.floor(sizes[0]))
     high = max(plan.size_ranges[-1][1], math.ceil(sizes[-1]))
     yield replace(plan, size_ranges=_without_gaps(plan.size_ranges, low, high))
-    cells = np.cumsum(np.square(plan.grid_sizes))[:-1] / np.sum(np.square(plan.grid_sizes))
-    levels = len(plan.grid_sizes)
+    # Cells per level; of grids that are the network's maps, per area of the picture.
+    counts = np.square(plan.grid_sizes or np.reciprocal(np.array(trial.config.model.grid_head.strides, float)))
+    cells = np.cumsum(counts)[:-1] / np.sum(counts)
+    levels = len(plan.size_ranges)
     even = np.arange(1, levels) / levels
     for shares in (even, cells, (even + cells) / 2):
         yield replace(plan, size_ranges=_ranges(np.quantile(sizes, shares).tolist(), low, high))

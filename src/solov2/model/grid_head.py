@@ -7,7 +7,7 @@ brought to its own stride, then resampled to the grid.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Literal
 
 from torch import Tensor, nn
@@ -33,7 +33,7 @@ class GridHead(nn.Module):
 
     Args:
         num_classes: categories C.
-        grid_sizes: cells per side S, per level.
+        grid_sizes: cells per side S, per level; empty: grids are the pyramid maps of these strides themselves.
         strides: input pixels per cell of the map each grid is resampled from: a pyramid map's own
             stride, or that of a neighbour to whose size it is brought first.
         in_channels: channels of the pyramid.
@@ -43,6 +43,7 @@ class GridHead(nn.Module):
         drop_block: DropBlock before each prediction layer, in training.
         dcn_stages: convolutions of each tower, from 0, that are deformable.
         dcn_version: of deformable convolution.
+        coords: the kernel tower is given coordinates.
         norm: makes the normalisation for a number of channels.
     """
 
@@ -59,13 +60,16 @@ class GridHead(nn.Module):
         drop_block: bool = False,
         dcn_stages: Collection[int] = (),
         dcn_version: DcnVersion = 2,
+        coords: bool = True,
         norm: NormFactory = group_norm,
     ) -> None:
         super().__init__()
         self.grid_sizes = tuple(grid_sizes)
+        self.native = not self.grid_sizes
         self.strides = tuple(strides)
         versions: list[DcnVersion | Literal[0]] = [dcn_version if stage in dcn_stages else 0 for stage in range(depth)]
-        self.kernel_tower = _tower(in_channels + COORD_CHANNELS, channels, versions, norm)
+        self.coords = coords
+        self.kernel_tower = _tower(in_channels + (COORD_CHANNELS if coords else 0), channels, versions, norm)
         self.category_tower = _tower(in_channels, channels, versions, norm)
         self.drop_block = DropBlock() if drop_block else nn.Identity()
         self.kernel_output = nn.Conv2d(channels, kernel_channels, 3, padding=1)
@@ -76,16 +80,27 @@ class GridHead(nn.Module):
         """Reads p2 and up, (B, X, H/4, W/4) and smaller, as many as there are levels or more.
 
         Returns:
-            Category logits, per level (B, C, S, S), and kernels, per level (B, E, S, S).
+            Category logits, per level (B, C, S, S), and kernels, per level (B, E, S, S); of grids that are pyramid
+            maps (B, C, H / stride, W / stride) and (B, E, H / stride, W / stride).
         """
         category_logits, kernels = [], []
-        for size, x in zip(self.grid_sizes, self._at_strides(pyramid), strict=True):
-            grid = resize(append_coords(x), (size, size))
+        for grid, plain in self._grids(pyramid):
             kernel_map = self.kernel_tower(grid)
-            category_map = self.category_tower(grid[:, :-COORD_CHANNELS])
+            category_map = self.category_tower(plain)
             kernels.append(self.kernel_output(self.drop_block(kernel_map)))
             category_logits.append(self.category_output(self.drop_block(category_map)))
         return tuple(category_logits), tuple(kernels)
+
+    def _grids(self, pyramid: tuple[Tensor, ...]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Per level what the kernel tower reads and what the category tower reads."""
+        if self.grid_sizes:
+            for size, x in zip(self.grid_sizes, self._at_strides(pyramid), strict=True):
+                grid = resize(append_coords(x) if self.coords else x, (size, size))
+                yield grid, grid[:, : x.shape[1]]
+        else:
+            for stride in self.strides:
+                x = pyramid[int(math.log2(stride)) - 2]
+                yield append_coords(x) if self.coords else x, x
 
     def _at_strides(self, pyramid: tuple[Tensor, ...]) -> list[Tensor]:
         # p2 has stride 4 and each level doubles it: the map with stride s is number log2(s) - 2.

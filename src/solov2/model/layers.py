@@ -5,7 +5,7 @@ Letters: B images, X channels, E mask-feature channels, P kernels, h, w height a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Literal
 
 import torch
@@ -60,6 +60,27 @@ def share_batch_norm(network: nn.Module) -> int:
                 setattr(parent, name, shared)
                 replaced += 1
     return replaced
+
+
+def freeze(network: nn.Module, names: Iterable[str]) -> None:
+    """Keeps parts of a network as they are: nothing in them is learned, and their batch norms use stored statistics.
+
+    Args:
+        network: whose parts they are.
+        names: of its modules, dotted.
+
+    Raises:
+        AttributeError: if there is no such part.
+    """
+    for name in names:
+        part = network.get_submodule(name)
+        part.requires_grad_(False)
+        for parent in list(part.modules()):
+            for child_name, child in parent.named_children():
+                if isinstance(child, nn.BatchNorm2d) and not isinstance(child, FrozenBatchNorm2d):
+                    frozen = FrozenBatchNorm2d(child.num_features)
+                    frozen.load_state_dict(child.state_dict())
+                    setattr(parent, child_name, frozen)
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
@@ -175,9 +196,17 @@ def append_coords(x: Tensor) -> Tensor:
         (B, X + 2, h, w); channel X varies along columns, channel X + 1 along rows.
     """
     batch, _, height, width = x.shape
-    xs = torch.linspace(-1, 1, width, device=x.device, dtype=x.dtype).expand(batch, 1, height, width)
-    ys = torch.linspace(-1, 1, height, device=x.device, dtype=x.dtype)[:, None].expand(batch, 1, height, width)
+    xs = _coordinates(width, x).expand(batch, 1, height, width)
+    ys = _coordinates(height, x)[:, None].expand(batch, 1, height, width)
     return torch.cat([x, xs, ys], dim=1)
+
+
+def _coordinates(size: int, like: Tensor) -> Tensor:
+    if not torch.compiler.is_compiling():
+        return torch.linspace(-1, 1, size, device=like.device, dtype=like.dtype)
+    # Where a graph is exported linspace would fix the size for good; the same to the last bits, -1 for a single cell.
+    steps = torch.arange(size, device=like.device, dtype=torch.float32)
+    return (steps / steps[-1:].clamp(min=1) * 2 - 1).to(like.dtype)
 
 
 def apply_kernels(kernels: Tensor, mask_features: Tensor) -> Tensor:

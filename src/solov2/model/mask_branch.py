@@ -19,8 +19,9 @@ class MaskBranch(nn.Module):
         in_channels: channels of the pyramid.
         mid_channels: channels while up-sampling, a multiple of 32.
         out_channels: mask-feature channels E, a multiple of 32.
-        levels: pyramid levels used, from p2 up; the last one is given coordinates.
+        levels: pyramid levels used, from p2 up.
         dcn: its convolutions, the last 1×1 too, are deformable.
+        coords: the last level is given coordinates.
         norm: makes the normalisation for a number of channels.
     """
 
@@ -32,6 +33,7 @@ class MaskBranch(nn.Module):
         levels: int = 4,
         *,
         dcn: bool = False,
+        coords: bool = True,
         norm: NormFactory = group_norm,
     ) -> None:
         super().__init__()
@@ -43,9 +45,10 @@ class MaskBranch(nn.Module):
                 in_channels, out_channels, kernel_size, norm=norm, activation=activation, dcn=version, dcn_bias=True
             )
 
+        self.coords = coords
         self.levels = nn.ModuleList()
         for level in range(levels):
-            first = in_channels + (COORD_CHANNELS if level == levels - 1 else 0)
+            first = in_channels + (COORD_CHANNELS if coords and level == levels - 1 else 0)
             sizes = [first] + [mid_channels] * max(level - 1, 0)
             self.levels.append(nn.ModuleList(conv(size, mid_channels, 3) for size in sizes))
         self.output = conv(mid_channels, out_channels, 1)
@@ -55,7 +58,8 @@ class MaskBranch(nn.Module):
     def forward(self, *pyramid: Tensor) -> Tensor:
         """Maps p2..p5 to mask features (B, E, H/4, W/4)."""
         maps = list(pyramid)
-        maps[-1] = append_coords(maps[-1])
+        if self.coords:
+            maps[-1] = append_coords(maps[-1])
         total: Tensor | None = None
         for level, (convs, x) in enumerate(zip(self.levels, maps, strict=True)):
             assert isinstance(convs, nn.ModuleList)

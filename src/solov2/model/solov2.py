@@ -9,9 +9,12 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from solov2.errors import ImageError
+from solov2.model.ellipse import position_terms, with_coefficients
 from solov2.model.fpn import FPN
+from solov2.model.ghost_pan import GhostPAN
 from solov2.model.grid_head import GridHead
 from solov2.model.mask_branch import MaskBranch
+from solov2.model.separable_head import SeparableHead
 from solov2.structures import Predictions
 
 SIZE_DIVISOR = 32
@@ -26,10 +29,20 @@ class SOLOv2(nn.Module):
         fpn: maps c2..c5 to p2 and up.
         mask_branch: maps the first pyramid levels to mask features.
         grid_head: maps the pyramid levels to category logits and kernels.
+        relative: kernels end with an ellipse relative to their cells (:mod:`solov2.model.ellipse`).
     """
 
-    def __init__(self, backbone: nn.Module, fpn: FPN, mask_branch: MaskBranch, grid_head: GridHead) -> None:
+    def __init__(
+        self,
+        backbone: nn.Module,
+        fpn: FPN | GhostPAN,
+        mask_branch: MaskBranch,
+        grid_head: GridHead | SeparableHead,
+        *,
+        relative: bool = False,
+    ) -> None:
         super().__init__()
+        self.relative = relative
         self.backbone = backbone
         self.fpn = fpn
         self.mask_branch = mask_branch
@@ -53,7 +66,10 @@ class SOLOv2(nn.Module):
         pyramid = self.fpn(*features)  # p2..p6
         mask_features = self.mask_branch(*pyramid[: len(self.mask_branch.levels)])
         category_logits, kernels = self.grid_head(*pyramid)
-        return Predictions(category_logits, kernels, mask_features, self.grid_head.strides)
+        if self.relative:
+            mask_features = position_terms(mask_features)
+            kernels = tuple(with_coefficients(x, s) for x, s in zip(kernels, self.grid_head.strides, strict=True))
+        return Predictions(category_logits, kernels, mask_features, self.grid_head.strides, self.grid_head.native)
 
 
 def _check_size(images: Tensor) -> None:

@@ -63,6 +63,16 @@ def _pictures_per_step(config: Config) -> int:
     return config.data.train.reader.batch_size * config.train.accumulate
 
 
+def check_trainable(model: nn.Module) -> None:
+    """Looks whether anything is left to be trained.
+
+    Raises:
+        ConfigError: if every part is frozen.
+    """
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ConfigError("freeze: every part of the network is frozen, nothing is left to train; name fewer parts")
+
+
 def check_room(folder: Path, model: nn.Module, *, averaged: bool) -> None:
     """Makes a run's folder and looks whether checkpoints can be written there.
 

@@ -12,41 +12,38 @@ from typing import Any
 
 import lightning
 import torch
-from torch import nn
 
-from solov2.build import build_dataset, build_model, build_schedule
+from solov2.build import build_dataset, build_model, build_schedule, source_paths
 from solov2.coco_metrics import MaskAP
 from solov2.config import Config, load_config
-from solov2.config.own_data import with_own_data, with_short_warm_up, without_paths
+from solov2.config.own_data import Paths, with_own_data, with_short_warm_up, without_paths
 from solov2.data.coco import CocoDataset
 from solov2.data.fingerprints import pack
 from solov2.errors import ConfigError
 from solov2.evaluate import Evaluation, evaluate
-from solov2.model.layers import SharedBatchNorm2d, share_batch_norm
 from solov2.predict import Predictor, choose_device
 from solov2.structures import Category
 from solov2.training.checks import (
     check_room,
+    check_trainable,
     read_checkpoint,
     tell_learning_rate,
     telling_out_of_memory,
     warn_of_batch_size,
 )
 from solov2.training.data_module import TrainingData
+from solov2.training.finishing import BEST_WEIGHTS, SHEETS, finish, keep_earlier_run, save_weights
 from solov2.training.loggers import make_loggers
 from solov2.training.module import SOLOv2Module
+from solov2.training.placement import Placement, precision, share_statistics
 from solov2.training.progress import METRICS_FILE, Progress
 from solov2.training.saving import LAST_CHECKPOINT, Saving, Snapshots
-from solov2.training.sheet import draw_sheet
+from solov2.training.sheet import draw_sheet, sheet_records
 from solov2.visualize import save_picture
-from solov2.weights.files import WeightsFile, write_weights
+from solov2.weights.files import WeightsFile
 from solov2.weights.load import load_pretrained
 
 logger = logging.getLogger(__name__)
-
-FINAL_WEIGHTS = "model_final.safetensors"
-BEST_WEIGHTS = "best_model.safetensors"
-SHEETS = "validation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +67,9 @@ class TrainResult:
 def train(
     recipe: str | Path = "nano",
     *,
-    data: str | Path | None = None,
+    data: Paths | None = None,
     val: str | Path | None = None,
-    images: str | Path | None = None,
+    images: Paths | None = None,
     val_images: str | Path | None = None,
     overrides: Sequence[str] = (),
     resume: str | Path | None = None,
@@ -89,9 +86,9 @@ def train(
 
     Args:
         recipe: a recipe file, or the name of a shipped one.
-        data: COCO json to train on, instead of the recipe's; classes come from it.
+        data: COCO json to train on, instead of the recipe's; classes come from it. Several are put together.
         val: COCO json to evaluate on.
-        images: folder of the pictures.
+        images: folder of the pictures, or one for each of ``data``.
         val_images: folder of the pictures of ``val``, where it is another.
         overrides: KEY=VALUE in the recipe's keys.
         resume: a ``last.ckpt`` to go on from; of a file with weights alone the run starts at step 0.
@@ -131,6 +128,7 @@ def train(
 
     lightning.seed_everything(config.train.seed, verbose=False)
     model = build_model(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    check_trainable(model)
     check_room(folder, model, averaged=config.train.ema)
     if checkpoint is None and (start := resume or config.train.init_weights):
         if resume is not None:
@@ -140,8 +138,8 @@ def train(
     made_loggers = make_loggers(loggers, folder)
     trainer, snapshots, saving = _trainer(config, folder, place, made_loggers, dataset.categories, eval_dataset)
     if trainer.is_global_zero and checkpoint is None:
-        _keep_earlier_run(folder)
-    _share_batch_norm(model, place.device, trainer.world_size)
+        keep_earlier_run(folder)
+    share_statistics(model, place.device, trainer.world_size)
     batches = TrainingData(dataset, config, _progress_of(checkpoint))
     steps_per_epoch = -(-len(batches.sampler(0, 0, trainer.world_size)) // config.train.accumulate)
     config = with_short_warm_up(config, steps_per_epoch)
@@ -169,42 +167,14 @@ def train(
     if saving.stopped and trainer.current_epoch < config.train.epochs:
         logger.info("stopped; go on with: -r %s", folder / LAST_CHECKPOINT)
         return TrainResult(folder, None, snapshots.last.ap if snapshots.last else None, stopped=True)
-    return _finish(module, config, folder, dataset.categories, snapshots)
-
-
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """Where a run takes place.
-
-    Attributes:
-        device: kind of device, and which one if it names one.
-        devices: how many, or which, in Lightning's words.
-        num_nodes: machines.
-        strategy: how they work together, in Lightning's words.
-    """
-
-    device: torch.device
-    devices: str
-    num_nodes: int
-    strategy: str
-
-    def arguments(self) -> dict[str, Any]:
-        """Keywords of Lightning's trainer."""
-        devices: Any = self.devices
-        if self.device.index is not None and devices == "auto":
-            devices = [self.device.index]
-        return {
-            "accelerator": self.device.type,
-            "devices": devices,
-            "num_nodes": self.num_nodes,
-            "strategy": self.strategy,
-        }
+    weights = finish(module, config, folder, dataset.categories, snapshots.last)
+    return TrainResult(folder, weights, snapshots.last.ap if snapshots.last else None, stopped=False)
 
 
 def _check_classes(config: Config, categories: Sequence[Category]) -> None:
     if len(categories) != config.model.num_classes:
         raise ConfigError(
-            f"{config.data.train.source.anno_path} has {len(categories)} categories and the recipe num_classes: "
+            f"{source_paths(config.data.train)[0]} has {len(categories)} categories and the recipe num_classes: "
             f"{config.model.num_classes}; set -o num_classes={len(categories)}"
         )
 
@@ -231,21 +201,28 @@ def _trainer(
         assert eval_dataset is not None
         predictor = Predictor(module.best_model, config, categories, device=module.device)
         batch_size = config.data.eval.reader.batch_size
-        evaluation = evaluate(predictor, eval_dataset, batch_size=batch_size, workers=config.train.workers)
+        evaluation = evaluate(
+            predictor,
+            eval_dataset,
+            batch_size=batch_size,
+            workers=config.train.workers,
+            keep={record["id"] for record in sheet_records(eval_dataset)},
+            stop=lambda: saving.is_asked_to_stop(trainer),
+        )
         module.model.train()
         if evaluation is not None and (sheet := draw_sheet(evaluation, eval_dataset, categories)) is not None:
             save_picture(folder / SHEETS / f"epoch_{module.current_epoch + 1:03}.jpg", sheet)
         return evaluation
 
     def save_best(module: SOLOv2Module) -> None:
-        _save(module, config, folder / BEST_WEIGHTS, categories, snapshots.last)
+        save_weights(module, config, folder / BEST_WEIGHTS, categories, snapshots.last)
 
     evaluator = evaluate_now if eval_dataset is not None else None
     snapshots = Snapshots(folder, config.train.snapshot_epoch, evaluator, save_best)
     saving = Saving(folder, config.train.checkpoint_minutes, config.train.checkpoint_steps)
     trainer = lightning.Trainer(
         **place.arguments(),
-        precision=_precision(config, place.device),
+        precision=precision(config, place.device),
         max_epochs=config.train.epochs,
         accumulate_grad_batches=config.train.accumulate,
         gradient_clip_val=config.optim.clip_norm or config.optim.clip_value,
@@ -260,73 +237,3 @@ def _trainer(
         num_sanity_val_steps=0,
     )
     return trainer, snapshots, saving
-
-
-def _share_batch_norm(model: nn.Module, device: torch.device, devices: int) -> None:
-    if devices == 1:
-        return  # there is nobody to share with
-    if device.type == "cuda":
-        share_batch_norm(model)
-    elif any(isinstance(module, SharedBatchNorm2d) for module in model.modules()):
-        logger.warning(
-            "norm_type: sync_bn needs CUDA devices; on %s every process keeps batch norm statistics of its own", device
-        )
-
-
-def _precision(config: Config, device: torch.device) -> Any:
-    if not config.train.amp:
-        return "32-true"
-    on_gpu = device.type == "cuda"
-    has_bfloat16 = not on_gpu or torch.cuda.is_bf16_supported(including_emulation=False)
-    wanted = config.train.amp_dtype
-    # On a CPU float16 would silently run as bfloat16: say bfloat16 there.
-    return "bf16-mixed" if wanted == "bfloat16" or (wanted == "auto" and has_bfloat16) or not on_gpu else "16-mixed"
-
-
-def _keep_earlier_run(folder: Path) -> None:
-    """Moves what an earlier run left in the folder into one of its own, so that nothing is lost or mixed up."""
-    files = [folder / name for name in (LAST_CHECKPOINT, FINAL_WEIGHTS, BEST_WEIGHTS, METRICS_FILE, SHEETS)]
-    files = [file for file in files if file.exists()]
-    if not files:
-        return
-    number = 1
-    while (folder / f"earlier_{number}").exists():
-        number += 1
-    earlier = folder / f"earlier_{number}"
-    earlier.mkdir()
-    for file in files:
-        file.rename(earlier / file.name)
-    logger.info("%s holds an earlier run; it is now in %s", folder, earlier)
-
-
-def _finish(
-    module: SOLOv2Module,
-    config: Config,
-    folder: Path,
-    categories: Sequence[Category],
-    snapshots: Snapshots,
-) -> TrainResult:
-    _save(module, config, folder / FINAL_WEIGHTS, categories, snapshots.last)
-    best = folder / BEST_WEIGHTS
-    weights = best if snapshots.last is not None and best.exists() else folder / FINAL_WEIGHTS
-    logger.info("finished; use it with: solov2 predict -m %s PICTURE", weights)
-    return TrainResult(folder, weights, snapshots.last.ap if snapshots.last else None, stopped=False)
-
-
-def _save(
-    module: SOLOv2Module,
-    config: Config,
-    path: Path,
-    categories: Sequence[Category],
-    evaluation: Evaluation | None,
-) -> None:
-    if not module.trainer.is_global_zero:
-        return
-    weights = WeightsFile(
-        state=module.best_model.state_dict(),
-        config=without_paths(config).model_dump(mode="json"),
-        categories=tuple(categories),
-        score_threshold=evaluation.best_threshold if evaluation is not None else None,
-        trained_on=module.metadata["trained_on"],
-    )
-    write_weights(path, weights)

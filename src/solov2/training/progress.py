@@ -92,12 +92,13 @@ class Progress(lightning.Callback):
             **{name: value / self._steps for name, value in self._sums.items()},
             "images_per_second": self._pictures / span,
             "data_wait": min(self._waited / span, 1.0),
-            "memory_mb": memory_mb(trainer.strategy.root_device),
         }
+        if (memory := memory_mb(trainer.strategy.root_device)) is not None:
+            numbers["memory_mb"] = memory
         done, total = trainer.global_step - self._first_step, int(trainer.estimated_stepping_batches)
         left = (now - self._started) / max(done, 1) * (total - trainer.global_step)
         logger.info(
-            "epoch %d/%d  step %d/%d  %s  lr %.2e  %.1f images/s  data wait %.0f%%  %.0f MB  %s left",
+            "epoch %d/%d  step %d/%d  %s  lr %.2e  %.1f images/s  data wait %.0f%%  %s%s left",
             trainer.current_epoch + 1,
             trainer.max_epochs,
             batches,
@@ -106,7 +107,7 @@ class Progress(lightning.Callback):
             numbers["learning_rate"],
             numbers["images_per_second"],
             100 * numbers["data_wait"],
-            numbers["memory_mb"],
+            "" if memory is None else f"{memory:.0f} MB  ",
             timedelta(seconds=round(max(left, 0))),
         )
         tell_loggers(trainer, numbers)
@@ -121,12 +122,14 @@ def stepped(trainer: lightning.Trainer, batch_idx: int) -> bool:
     return (batch_idx + 1) % trainer.accumulate_grad_batches == 0 or batch_idx + 1 == trainer.num_training_batches
 
 
-def memory_mb(device: torch.device) -> float:
-    """Most memory used so far: of the GPU by this process, or of this process without one."""
+def memory_mb(device: torch.device) -> float | None:
+    """Most memory used so far, MB: of the GPU by this process, or of this process without one; None on Windows."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    import resource
-
+    try:
+        import resource
+    except ModuleNotFoundError:  # Unix alone has it
+        return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10  # bytes there, kilobytes on Linux
 

@@ -32,7 +32,7 @@ class Snapshots(lightning.Callback):
         folder: of the run.
         every: epochs between two snapshots.
         evaluate: evaluates the module's best model, in all processes together, and gives the first one the
-            result; None leaves evaluation out.
+            result, none where it was stopped; None leaves evaluation out.
         save_best: called with the module where an evaluation is at least as good as all before.
     """
 
@@ -70,6 +70,8 @@ class Snapshots(lightning.Callback):
         evaluation = self.evaluate(pl_module)
         if evaluation is not None:
             self._keep(trainer, pl_module, evaluation)
+        elif trainer.should_stop:
+            logger.info("the evaluation of epoch %d was stopped: there are no figures of it", number)
         save_checkpoint(trainer, self.folder)  # again: now it knows the best AP
 
     def _keep(self, trainer: lightning.Trainer, module: SOLOv2Module, evaluation: Evaluation) -> None:
@@ -100,6 +102,8 @@ def save_checkpoint(trainer: lightning.Trainer, folder: Path) -> None:
 
 class Saving(lightning.Callback):
     """Writes last.ckpt within an epoch, and when Ctrl-C ends the run: after the step; a second one ends it at once.
+
+    An evaluation, which begins with a checkpoint, is to ask :meth:`is_asked_to_stop` after every batch.
 
     Args:
         folder: of the run.
@@ -134,12 +138,15 @@ class Saving(lightning.Callback):
         """Saves when it is time, and stops once any device has been asked to."""
         if not stepped(trainer, batch_idx):
             return  # between two steps there are gradients, which no checkpoint holds
-        self.stopped = any_device(trainer, self.stopped)
-        if self.stopped or self._is_due(trainer):
+        if self.is_asked_to_stop(trainer) or self._is_due(trainer):
             save_checkpoint(trainer, self.folder)
             self._saved = time.monotonic()
-        if self.stopped:
-            trainer.should_stop = True
+
+    def is_asked_to_stop(self, trainer: lightning.Trainer) -> bool:
+        """Whether any device has been asked to; if so the trainer ends the run. All devices must call it."""
+        self.stopped = any_device(trainer, self.stopped)
+        trainer.should_stop = trainer.should_stop or self.stopped
+        return self.stopped
 
     def _is_due(self, trainer: lightning.Trainer) -> bool:
         if self.steps is not None and trainer.global_step % self.steps == 0:

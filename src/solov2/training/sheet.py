@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,11 +25,16 @@ LEAST_SCORE = 0.3
 """Of a prediction that is drawn; a model in training is not sure of itself yet."""
 
 
+def sheet_records(dataset: CocoDataset) -> list[dict[str, Any]]:
+    """The json's records of the pictures on a sheet."""
+    return [dataset.records[i] for i in np.unique(np.linspace(0, len(dataset) - 1, PICTURES).round().astype(int))]
+
+
 def draw_sheet(evaluation: Evaluation, dataset: CocoDataset, categories: Sequence[Category]) -> Picture | None:
     """The sheet of one evaluation.
 
     Args:
-        evaluation: of the data set.
+        evaluation: of the data set, with the results of :func:`sheet_records` kept.
         dataset: its pictures.
         categories: the model's classes by label.
 
@@ -37,14 +43,13 @@ def draw_sheet(evaluation: Evaluation, dataset: CocoDataset, categories: Sequenc
     """
     tiles = []
     label_of = {category.id: label for label, category in enumerate(categories)}
-    for index in np.unique(np.linspace(0, len(dataset) - 1, PICTURES).round().astype(int)):
-        record = dataset.records[index]
+    for record in sheet_records(dataset):
         try:
             image = read_image(dataset.image_dir / record["file_name"])
         except ImageError:
             continue  # the evaluation has told
         truth = [a for a in evaluation.truth["annotations"] if a["image_id"] == record["id"] and not is_crowd(a)]
-        found = [r for r in evaluation.results if r["image_id"] == record["id"] and r["score"] >= LEAST_SCORE]
+        found = [r for r in evaluation.kept if r["image_id"] == record["id"] and r["score"] >= LEAST_SCORE]
         instances = from_coco_results(found, (image.shape[0], image.shape[1]), categories)
         name = Path(record["file_name"]).name
         sample = make_sample(image, record, truth, label_of)

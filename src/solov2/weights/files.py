@@ -1,7 +1,7 @@
 """Weights files: safetensors with everything that is needed to use them, written atomically.
 
 Besides the tensors a file holds one JSON text under the metadata key ``solov2``: format version,
-configuration, classes, score threshold and free text about data and licence.
+configuration, classes, score threshold, calibration of scores and free text about data and licence.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from solov2.atomic import write_atomically
 from solov2.errors import WeightsError
 from solov2.structures import Category
 from solov2.version import __version__
+from solov2.weights.calibration import Knots, read_calibration
 from solov2.weights.pickled import as_text, check_tree, reason_of
 from solov2.weights.torch_files import TensorRef, TorchFile, read_torch
 
@@ -46,9 +47,12 @@ class WeightsFile:
         state: tensors by name, float32.
         config: the resolved configuration as plain values; empty for a bare backbone.
         categories: the classes by label; empty for a bare backbone.
-        score_threshold: the score from which a person should trust an instance, 0..1.
+        score_threshold: the score from which a person should trust an instance, 0..1; a calibrated one where there
+            is a calibration.
         about: free text by topic, such as data and licence.
         trained_on: fingerprints of the training pictures (:mod:`solov2.data.fingerprints`); empty if unknown.
+        calibration: raw scores and the probabilities of being right that stand for them, both rising strictly, from
+            raw 0 to raw 1 (:mod:`solov2.coco_metrics.calibration`); empty where scores are to stay as they are.
     """
 
     state: Mapping[str, Tensor]
@@ -57,6 +61,7 @@ class WeightsFile:
     score_threshold: float | None = None
     about: Mapping[str, str] = field(default_factory=dict)
     trained_on: str = ""
+    calibration: Knots = ()
 
     def metadata(self) -> dict[str, Any]:
         """Everything but the tensors, as plain values."""
@@ -68,6 +73,7 @@ class WeightsFile:
             "score_threshold": self.score_threshold,
             "about": dict(self.about),
             "trained_on": self.trained_on,
+            "calibration": [list(pair) for pair in self.calibration],
         }
 
 
@@ -233,11 +239,20 @@ def _weights_of(state: Mapping[str, Tensor], metadata: Callable[[], Mapping[str,
         raise WeightsError(f"its metadata is damaged ({error!r})") from None
 
 
+def weights_of_metadata(metadata: Mapping[str, Any]) -> WeightsFile:
+    """What :meth:`WeightsFile.metadata` says, without the tensors.
+
+    Raises:
+        WeightsError: if it is damaged, or a newer version of the package wrote it.
+    """
+    return _weights_of({}, lambda: metadata)
+
+
 def weights_from(state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> WeightsFile:
     """Puts tensors and the plain values of :meth:`WeightsFile.metadata` together again.
 
     Raises:
-        WeightsError: if a newer version of the package wrote them.
+        WeightsError: if a newer version of the package wrote them, or their threshold or calibration is none.
     """
     if metadata["format_version"] > FORMAT_VERSION:
         raise WeightsError(
@@ -256,6 +271,7 @@ def weights_from(state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> We
         score_threshold=threshold,
         about={as_text(topic): as_text(text) for topic, text in metadata["about"].items()},
         trained_on=as_text(metadata.get("trained_on", "")),
+        calibration=read_calibration(metadata.get("calibration", ())),
     )
 
 

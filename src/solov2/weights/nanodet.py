@@ -1,4 +1,4 @@
-"""The backbone of NanoDet-Plus-m as our ShuffleNetV2.
+"""NanoDet-Plus-m, the detector, as the parts of our network that it shares: backbone, neck and category towers.
 
 The arrays (``.npz``, ``Conv_N.weight`` and ``Conv_N.bias`` in the graph's order) have batch norm
 folded into the convolutions. It is rebuilt here: first as the identity plus the bias, then, from
@@ -15,43 +15,73 @@ import torch
 from torch import Tensor, nn
 
 from solov2.errors import WeightsError
+from solov2.model.ghost_pan import GhostPAN
 from solov2.model.layers import ConvNorm
-from solov2.model.shufflenet import ShuffleNetV2
+from solov2.model.separable_head import SeparableHead
+from solov2.model.solov2 import SOLOv2
 
 
-def load_nanodet(backbone: ShuffleNetV2, path: Path) -> None:
-    """Loads the arrays; in evaluation mode the backbone computes the same function.
+def load_nanodet(model: SOLOv2, path: Path) -> None:
+    """Loads the arrays; in evaluation mode the shared parts compute the same function.
 
     NanoDet reads BGR with the usual mean and standard deviation per colour: turning the stem's
-    input channels around makes that RGB.
+    input channels around makes that RGB. Its last convolutions give category logits and box
+    distances: the latter are left out. Kernel towers begin as the category towers, which know where
+    an object ends since they also predict its box.
 
     Args:
-        backbone: with trainable batch norm.
+        model: the ``nano`` network for COCO's 80 classes, with trainable batch norm.
         path: the ``.npz`` file.
 
     Raises:
-        WeightsError: if the arrays are not those of this backbone.
+        WeightsError: if the arrays are not those of this network.
     """
     try:
         arrays = np.load(path, allow_pickle=False)
         names = [name.removesuffix(".weight") for name in arrays.files if name.endswith(".weight")]
     except (OSError, EOFError, ValueError, AttributeError) as error:
         raise WeightsError(f"{path}: not a readable .npz file of arrays ({error})") from None
-    layers = [module for module in backbone.modules() if isinstance(module, ConvNorm)]
-    for number, (layer, name) in enumerate(zip(layers, names, strict=False)):
+    layers = _layers(model)
+    if len(names) != len(layers):
+        raise WeightsError(f"{path}: has {len(names)} convolutions; expected {len(layers)}")
+    for number, (layer, name) in enumerate(zip(layers, names, strict=True)):
         weight, bias = torch.from_numpy(arrays[f"{name}.weight"]), torch.from_numpy(arrays[f"{name}.bias"])
-        if weight.shape != layer.conv.weight.shape:
+        conv = layer.conv if isinstance(layer, ConvNorm) else layer
+        if isinstance(layer, nn.Conv2d):
+            weight, bias = weight[: len(layer.weight)], bias[: len(layer.weight)]
+        if weight.shape != conv.weight.shape:
             raise WeightsError(
-                f"{path}: {name} has shape {tuple(weight.shape)}; expected {tuple(layer.conv.weight.shape)}, "
-                "the next convolution of ShuffleNetV2 1.0x"
+                f"{path}: {name} has shape {tuple(weight.shape)}; expected {tuple(conv.weight.shape)}, "
+                "the next convolution of NanoDet-Plus-m"
             )
         _set(layer, weight.flip(1) if number == 0 else weight, bias)
-    if len(names) < len(layers):
-        raise WeightsError(f"{path}: has {len(names)} convolutions; expected {len(layers)} or more")
+    model.grid_head.kernel_tower.load_state_dict(model.grid_head.category_tower.state_dict())
+
+
+def _layers(model: SOLOv2) -> list[ConvNorm | nn.Conv2d]:
+    """Convolutions in the order of NanoDet-Plus-m's graph."""
+    neck, head = model.fpn, model.grid_head
+    assert isinstance(neck, GhostPAN)
+    assert isinstance(head, SeparableHead)
+    parts: list[nn.Module] = [model.backbone, neck.reduce, *neck.top_down]
+    for down, block in zip(neck.down, neck.bottom_up, strict=True):
+        parts += [down, block]
+    parts += [neck.extra_in, neck.extra_out]
+    layers: list[ConvNorm | nn.Conv2d] = [m for part in parts for m in part.modules() if isinstance(m, ConvNorm)]
+    for tower, output in zip(head.category_tower, head.category_output, strict=True):
+        layers += [m for m in tower.modules() if isinstance(m, ConvNorm)]
+        assert isinstance(output, nn.Conv2d)
+        layers.append(output)
+    return layers
 
 
 @torch.no_grad()
-def _set(layer: ConvNorm, weight: Tensor, bias: Tensor) -> None:
+def _set(layer: ConvNorm | nn.Conv2d, weight: Tensor, bias: Tensor) -> None:
+    if isinstance(layer, nn.Conv2d):
+        assert layer.bias is not None
+        layer.weight.copy_(weight)
+        layer.bias.copy_(bias)
+        return
     norm = layer.norm
     assert isinstance(norm, nn.BatchNorm2d)
     assert norm.running_mean is not None

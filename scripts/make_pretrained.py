@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Makes the shipped ShuffleNetV2 backbone from NanoDet-Plus-m's arrays and a folder of pictures.
+"""Makes the shipped weights to start training from, of NanoDet-Plus-m's arrays and a folder of pictures.
 
-    scripts/make_backbone.py shufflenetv2_1.0x_nanodet_plus_m.npz PICTURES OUT.safetensors
+    scripts/make_pretrained.py shufflenetv2_1.0x_nanodet_plus_m.npz PICTURES OUT.safetensors
 
 The pictures, any everyday ones, give the batch norms their statistics; they do not change what the
-backbone computes.
+network computes. Kept are backbone, neck and category towers, and the towers' copies for kernels.
 """
 
 from __future__ import annotations
@@ -16,20 +16,24 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from solov2.build import build_model
+from solov2.config import load_config
 from solov2.config.schema import NormalizeConfig
 from solov2.data.collate import collate, normalize
 from solov2.data.image import read_image
 from solov2.data.transforms import Resize, Sample
-from solov2.model.shufflenet import ShuffleNetV2
+from solov2.weights.coco_classes import COCO_CATEGORIES
 from solov2.weights.files import WeightsFile, write_weights
 from solov2.weights.nanodet import load_nanodet, rebuild_batch_norm
 
 PICTURES = 256
-SIZE = Resize((320, 512))
+SIZE = Resize((416, 416))
 ABOUT = {
-    "source": "NanoDet-Plus-m (RangiLyu/nanodet), trained on COCO detection; ShuffleNetV2 1.0x without neck and head",
+    "source": "NanoDet-Plus-m (RangiLyu/nanodet), trained on COCO detection: backbone, neck, category towers",
     "license": "Apache-2.0",
 }
+RANDOM = ("mask_branch.", "fpn.finest.", "grid_head.kernel_output.")
+"""What the detector has nothing for."""
 
 
 def pictures(folder: Path) -> Iterator[torch.Tensor]:
@@ -43,10 +47,11 @@ def pictures(folder: Path) -> Iterator[torch.Tensor]:
 
 def main(arrays: str, folder: str, target: str) -> None:
     """Converts, rebuilds batch norm and writes the file."""
-    backbone = ShuffleNetV2().eval()
-    load_nanodet(backbone, Path(arrays))
-    rebuild_batch_norm(backbone, pictures(Path(folder)))
-    write_weights(Path(target), WeightsFile(backbone.state_dict(), about=ABOUT), half=True)
+    network = build_model(load_config("solov2_nano_coco", ["freeze=[]"])).eval()
+    load_nanodet(network, Path(arrays))
+    rebuild_batch_norm(network, pictures(Path(folder)))
+    state = {name: tensor for name, tensor in network.state_dict().items() if not name.startswith(RANDOM)}
+    write_weights(Path(target), WeightsFile(state, categories=COCO_CATEGORIES, about=ABOUT), half=True)
     print(f"{target}: {Path(target).stat().st_size / 1e6:.2f} MB")
 
 

@@ -1,0 +1,1 @@
+"""Export: a model becomes one file that other run times execute, from bytes to masks."""

@@ -1,0 +1,1 @@
+"""Exported models: other run times execute what :mod:`solov2.export` has written."""

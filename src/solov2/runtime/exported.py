@@ -1,0 +1,132 @@
+"""A model in an exported file: batches in, instances out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from solov2.errors import ConfigError, ImageError, WeightsError
+from solov2.paste import paste_instances
+from solov2.runtime.interface import EXPORT_KEY, METADATA_KEY, ONNX_SUFFIX, OPENVINO_SUFFIX, SUFFIXES, Runtime, Session
+from solov2.runtime.on_onnxruntime import OnnxRuntimeSession
+from solov2.runtime.on_openvino import OpenVinoSession
+from solov2.structures import HW, Batch, Instances
+
+
+@dataclass(frozen=True)
+class ExportedModel:
+    """An exported file, ready to run.
+
+    Attributes:
+        path: of the file.
+        runtime: what runs it.
+        session: the same, as a function of arrays.
+        metadata: what the file says of its model, as a weights file does.
+        fixed_hw: the only input size it takes; None: any multiples of 32.
+    """
+
+    path: Path
+    runtime: Runtime
+    session: Session
+    metadata: Mapping[str, Any]
+    fixed_hw: HW | None = None
+
+    def run(self, batch: Batch, mask_threshold: float) -> list[Instances]:
+        """Runs a batch; everything that decoding keeps, whatever its score.
+
+        Args:
+            batch: pictures, at most as large as the size that the file may be fixed to.
+            mask_threshold: mask probabilities must exceed it, 0..1.
+
+        Raises:
+            ImageError: if the pictures are larger than the file takes.
+        """
+        batch = self.padded(batch)
+        images = np.ascontiguousarray(batch.images.permute(0, 2, 3, 1).numpy())  # (B, 3, H, W) -> (B, H, W, 3)
+        sizes = np.array([frame.resized_hw for frame in batch.frames], np.int64)
+        counts, scores, labels, probs = self.session(images, sizes)
+        return [
+            paste_instances(
+                torch.from_numpy(probs[image, :count]),
+                labels[image, :count].astype(np.int64),
+                scores[image, :count].astype(np.float32),
+                frame,
+                mask_threshold,
+            )
+            for image, (count, frame) in enumerate(zip(counts.tolist(), batch.frames, strict=True))
+        ]
+
+    def padded(self, batch: Batch) -> Batch:
+        """The batch at the only size the file takes, if there is only one."""
+        given = (batch.images.shape[2], batch.images.shape[3])
+        if self.fixed_hw is None or given == self.fixed_hw:
+            return batch
+        if given[0] > self.fixed_hw[0] or given[1] > self.fixed_hw[1]:
+            raise ImageError(
+                f"the picture comes to {given[0]}x{given[1]} after resizing and padding, and {self.path} takes "
+                f"{self.fixed_hw[0]}x{self.fixed_hw[1]}: export it with a larger --size, or with --size dynamic"
+            )
+        images = torch.zeros((len(batch), 3, *self.fixed_hw), dtype=torch.uint8)
+        images[:, :, : given[0], : given[1]] = batch.images
+        frames = tuple(replace(frame, padded_hw=self.fixed_hw) for frame in batch.frames)
+        return replace(batch, images=images, frames=frames)
+
+
+def is_exported(path: str | Path) -> bool:
+    """Whether a name is one of an exported file."""
+    return str(path).endswith(SUFFIXES)
+
+
+def open_exported(path: Path, device: str = "auto", runtime: str = "auto") -> ExportedModel:
+    """Opens an exported file.
+
+    Args:
+        path: ending in ``.onnx`` or ``.xml``.
+        device: "cpu", "cuda" (ONNX Runtime), or "auto".
+        runtime: "onnxruntime", "openvino", or "auto": OpenVINO for ``.xml``; for ``.onnx`` ONNX Runtime where it
+            is installed, else OpenVINO.
+
+    Raises:
+        WeightsError: if there is no such file, it cannot be read, or was not exported by this package.
+        ConfigError: if the run time cannot run this kind of file, or has no such device.
+        MissingDependencyError: if the run time is not installed.
+    """
+    chosen = _choose(path, runtime)
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such file; expected a model that solov2 export has written")
+    session = RUNTIMES[chosen](path, device)
+    try:
+        metadata = json.loads(session.metadata[METADATA_KEY])
+        size = json.loads(session.metadata[EXPORT_KEY])["size"]
+        fixed_hw = None if size is None else (int(size[0]), int(size[1]))
+    except (KeyError, TypeError, ValueError, IndexError):
+        raise WeightsError(
+            f"{path}: was not exported by this package, or its texts were lost on the way; write it with solov2 export"
+        ) from None
+    return ExportedModel(path, chosen, session, metadata, fixed_hw)
+
+
+def _choose(path: Path, runtime: str) -> Runtime:
+    fitting = FITTING[path.suffix]
+    if runtime == "auto":
+        return next((name for name in fitting if find_spec(name) is not None), fitting[0])
+    chosen = next((name for name in fitting if name == runtime), None)
+    if chosen is None:
+        raise ConfigError(f"{path}: {runtime} cannot run it; expected auto or {' or '.join(fitting)}")
+    return chosen
+
+
+FITTING: dict[str, tuple[Runtime, ...]] = {ONNX_SUFFIX: ("onnxruntime", "openvino"), OPENVINO_SUFFIX: ("openvino",)}
+"""What runs which files, best first."""
+
+RUNTIMES: dict[Runtime, Callable[[Path, str], Session]] = {
+    "onnxruntime": OnnxRuntimeSession,
+    "openvino": OpenVinoSession,
+}
