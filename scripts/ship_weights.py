@@ -10,7 +10,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from solov2.config import Config
+from solov2.config import load_config
 from solov2.config.own_data import without_paths
 from solov2.weights.files import WEIGHTS_SUFFIX, read_weights, write_weights
 from solov2.weights.finding import SHIPPED
@@ -21,7 +21,8 @@ def main(source: str, name: str, *about: str) -> None:
     target = SHIPPED / f"{name}{WEIGHTS_SUFFIX}"
     topics = dict(topic.split("=", 1) for topic in about)
     weights = read_weights(Path(source))
-    config = without_paths(Config.model_validate(weights.config)).model_dump(mode="json")
+    # The shipped recipe: keys that the network does not use may have changed since the run.
+    config = without_paths(load_config(name)).model_dump(mode="json")
     write_weights(target, replace(weights, config=config, about=topics), half=True)
     print(f"{target}: {target.stat().st_size / 1e6:.2f} MB")
 

@@ -33,7 +33,7 @@ NAMES = [
 REQUIRED = inspect.Parameter.empty
 
 SIGNATURES = {
-    "load": {"model": "nuclei", "device": "auto"},
+    "load": {"model": "solov2_nano_coco", "device": "auto", "runtime": "auto"},
     "Predictor.predict": {"self": REQUIRED, "image": REQUIRED, "threshold": None},
     "Predictor.predict_batch": {"self": REQUIRED, "images": REQUIRED, "threshold": None},
     "Predictor": {
@@ -44,6 +44,7 @@ SIGNATURES = {
         "device": None,
         "trained_on": "",
         "amp": False,
+        "calibration": (),
     },
     "decode": {
         "predictions": REQUIRED,
@@ -84,7 +85,7 @@ FIELDS = {
     "Category": ["id", "name"],
     "Frame": ["original_hw", "resized_hw", "padded_hw"],
     "Instances": ["original_hw", "labels", "scores", "boxes", "crops", "categories"],
-    "Predictions": ["category_logits", "kernels", "mask_features", "strides"],
+    "Predictions": ["category_logits", "kernels", "mask_features", "strides", "native"],
 }
 
 

@@ -26,7 +26,7 @@ from solov2.runtime.interface import ONNX_SUFFIX
 from solov2.structures import Batch, Category, Instances
 from solov2.weights.files import naming, weights_of_metadata
 
-DEFAULT_MODEL = "nuclei"
+DEFAULT_MODEL = "solov2_nano_coco"
 DEFAULT_SCORE_THRESHOLD = 0.5
 MAX_BATCH = 8
 """Pictures of one size that go through the network together."""

@@ -418,7 +418,7 @@ def test_version(capsys: Capture) -> None:
 @pytest.mark.parametrize(
     ("words", "flags"),
     [
-        ([], ["predict", "train", "eval", "infer", "config", "convert", "zoo", "--version"]),
+        ([], ["predict", "train", "eval", "infer", "export", "config", "convert", "zoo", "--version"]),
         (["predict"], ["PICTURE", "--model", "--output", "--threshold", "--json", "--device"]),
         (["train"], ["--config", "--opt", "--data", "--images", "--val", "--val-images", "--resume", "--amp"]),
         (["eval"], ["--weights", "--data", "--classwise", "--matching", "--group-by", "--threshold", "--json"]),

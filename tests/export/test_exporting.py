@@ -80,8 +80,7 @@ def test_predict_takes_exported_files(
 @pytest.mark.parametrize(
     "words",
     [
-        ["tiny.onnx", "--size", "64", "96", "--static"],
-        ["tiny.onnx", "--half"],
+        ["tiny.onnx", "--size", "64", "96"],
         ["tiny.pt2"],
         pytest.param(["tiny.xml"], marks=needs_openvino),
     ],
@@ -132,7 +131,6 @@ def test_packages_are_looked_for_first(tmp_path: Path, monkeypatch: pytest.Monke
         (["-o", "a.onnx", "--format", "torch"], "a.onnx: expected a name that ends in .pt2 (torch)"),
         (["-o", "a.onnx", "--size", "448"], "--size 448: expected height and width"),
         (["-o", "a.onnx", "--size", "450", "768"], "the size is 450x768; expected height and width, multiples of 32"),
-        (["-o", "a.onnx", "--static"], "static shapes need a size"),
         (["-o", "a.onnx", "--pictures", "gone/*.png"], "gone/*.png: no file matches this pattern"),
     ],
 )

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from solov2.structures import Frame, Instances, Predictions
 
 HW = (64, 96)
 FRAME = Frame((50, 70), (60, 84), HW)
-SIZES = torch.tensor([FRAME.resized_hw])
+SIZES = torch.tensor([FRAME.resized_hw] * 3)
 OPTIONS: DecodeOptions = {
     "score_threshold": 0.1,
     "mask_threshold": 0.5,
@@ -84,6 +85,19 @@ def test_rows_are_what_decode_finds(changes: Any, static: bool) -> None:
         assert_same(pasted, found)
 
 
+def test_cells_of_native_grids_in_the_padding_say_nothing() -> None:
+    options: DecodeOptions = {**OPTIONS, "pre_nms_top_n": 500, "post_nms_top_n": 400}
+    given = replace(predictions(), native=True)
+    frames = [Frame((50, 70), resized, HW) for resized in ((64, 96), (20, 96), (64, 16))]
+    sizes = torch.tensor([frame.resized_hw for frame in frames])
+    rows = decode_rows(given, sizes, options, static=False)
+    expected = decode(given, frames, **options)
+    everywhere = decode(predictions(), frames, **options)
+    assert [len(found) for found in expected] != [len(found) for found in everywhere]
+    for image, (found, frame) in enumerate(zip(expected, frames, strict=True)):
+        assert_same(instances(rows, image, frame), found)
+
+
 @pytest.mark.parametrize("static", [False, True])
 def test_shapes_are_fixed_and_rows_beyond_the_count_are_zero(static: bool) -> None:
     rows = decode_rows(predictions(), SIZES, {**OPTIONS, "score_threshold": 0.5}, static=static)
@@ -118,7 +132,7 @@ def test_a_batch_gives_what_single_pictures_give() -> None:
             given.mask_features[image : image + 1],
             given.strides,
         )
-        assert_same(instances(decode_rows(alone, SIZES, OPTIONS, static=False), 0), instances(batch, image))
+        assert_same(instances(decode_rows(alone, SIZES[:1], OPTIONS, static=False), 0), instances(batch, image))
 
 
 def test_small_masks_are_left_out() -> None:

@@ -268,19 +268,11 @@ def _export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="ends in .onnx, .xml or .pt2")
     parser.add_argument("--format", choices=("onnx", "openvino", "torch"), help="default: by the name's ending")
     parser.add_argument(
-        "--half", action="store_true", help="16-bit numbers: the network's in .onnx and .pt2, stored weights in .xml"
-    )
-    parser.add_argument(
         "--size",
         nargs="+",
         default=["dynamic"],
         metavar="SIDE",
         help="height and width of the only input size, multiples of 32; or dynamic, the default: any size",
-    )
-    parser.add_argument(
-        "--static",
-        action="store_true",
-        help="with --size: no shape depends on what is in a picture, as TensorRT wants it; takes longer",
     )
     parser.add_argument(
         "--pictures",

@@ -25,9 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
     destination = Path(arguments.output)
     options = ExportOptions(
         format=format_of(destination, arguments.format),
-        half=arguments.half,
         size=_size(arguments.size),
-        static=arguments.static,
     )
     inputs = [*arguments.pictures, *([str(EXAMPLES)] if EXAMPLES.is_dir() else [])]
     if not inputs:

@@ -40,6 +40,7 @@ class GroundTruth:
         labels: position by the file's id of a category.
         known: categories by picture, where a picture is labelled for some only.
         open: pictures and categories whose annotations need not be all objects; a crowd region covers the picture.
+        told: ids of categories that the file has none of, and of which the log says so already.
     """
 
     image_ids: list[Any]
@@ -50,6 +51,7 @@ class GroundTruth:
     labels: dict[Any, int]
     known: dict[int, frozenset[int]] = field(default_factory=dict)
     open: set[Pair] = field(default_factory=set)
+    told: set[Any] = field(default_factory=set)
 
 
 def read_ground_truth(source: GroundTruthSource) -> GroundTruth:
@@ -158,8 +160,9 @@ def _positions(
         rle = _to_rle(record.get("segmentation"), truth.sizes[image], name)
         kept = {key: record[key] for key in fields if key in record}
         yield kept | {"image_id": image, "category_id": category, "segmentation": rle}
-    if unknown:
+    if unknown and not truth.told:  # once: a model may know more classes than the file has
         logger.warning("%ss of category ids %s count for nothing: the file has none of these", what, list(unknown)[:10])
+    truth.told.update(unknown)
 
 
 def _to_rle(segmentation: object, size: tuple[int, int] | None, name: str) -> Record:

@@ -74,16 +74,19 @@ class ExportGraph(nn.Module):
         self.half_precision = half
         self.static = static
 
-    def forward(self, images: Tensor, sizes: Tensor) -> Rows:
+    def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
         """From bytes to rows.
 
         Args:
             images: (B, H, W, 3) uint8 RGB, H and W multiples of 32; each picture at the top left.
             sizes: (B, 2) int64, height and width of each picture; what is right of it or below is padding.
+
+        Returns:
+            The members of :class:`Rows`.
         """
         x = self._normalized(images, sizes)
         predictions = self.network(x.half() if self.half_precision else x)
-        return tuple(decode_rows(predictions, self.options, static=self.static))
+        return tuple(decode_rows(predictions, sizes, self.options, static=self.static))
 
     def _normalized(self, images: Tensor, sizes: Tensor) -> Tensor:
         x = (images.permute(0, 3, 1, 2).float() - self.mean) / self.std  # (B, H, W, 3) -> (B, 3, H, W)

@@ -25,7 +25,7 @@ EXAMPLE_HW = (5 * SIZE_DIVISOR, 7 * SIZE_DIVISOR)
 
 LARGEST_SIDE = 2**16
 
-FIXED_SIZE = re.compile(r"expression Eq\((.*, \d+|\d+, .*)\) on")
+FIXED_SIZE = re.compile(r"expression Eq\((?!Mod\()(.*, \d+|\d+, .*)\) on")
 
 NEEDED: dict[Format, tuple[tuple[str, str], ...]] = {
     "onnx": (("onnx", "export"), ("onnxscript", "export"), ("onnxruntime", "export")),

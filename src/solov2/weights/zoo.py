@@ -38,7 +38,7 @@ class ZooEntry:
             counted with its offsets; left out are interpolation, norms, and the product of kernels and
             mask features, which depends on how much is found.
         test_hw: height and width of a picture at the recipe's test scale with sides 3:5, padded to
-            multiples of 32 (for the nuclei model a square one).
+            multiples of 32 (for the models inside the package a square one).
         aliases: other names.
     """
 
@@ -174,12 +174,13 @@ ZOO = (
     _authors("solov2_light_512_dcn_r50_fpn_8gpu_3x", "SOLOv2_LIGHT_512_DCN_R50_3x", 36.4, 33_185_566, 91.7, _HW_512),
     _adelaidet("adelaidet_R50_3x", "SOLOv2_R50_3x", 37.6, 46_592_912, 247.6),
     _adelaidet("adelaidet_R101_3x", "SOLOv2_R101_3x", 39.0, 65_585_040, 327.2),
+    ZooEntry("solov2_nano_coco", OURS, APACHE, "", 22.8, "own validation", 1_648_060, 2.9, (512, 512)),
     ZooEntry(
         "solov2_nano_nuclei",
         OURS,
         APACHE,
         "",
-        37.9,
+        58.7,
         "own validation",
         1_562_521,
         2.9,
@@ -187,4 +188,4 @@ ZOO = (
         ("nuclei",),
     ),
 )
-"""The models that PaddleDetection, the paper's authors and AdelaiDet published, and the one inside the package."""
+"""The models that PaddleDetection, the paper's authors and AdelaiDet published, and the two inside the package."""
