@@ -1,15 +1,16 @@
-"""Whole exports of a tiny model: written, proved, opened and run again."""
+"""Whole exports of a shipped model: written, proved, opened and run again."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import solov2
 from solov2.cli import main
@@ -17,9 +18,17 @@ from solov2.errors import MissingDependencyError, WeightsError
 from solov2.export.exporting import Export, export
 from solov2.export.options import ExportOptions
 from solov2.structures import Instances
-from tests.conftest import TINY_CATEGORIES, TINY_THRESHOLD, noise_picture
 
-PICTURES = [noise_picture(64, 96, seed) for seed in range(6)] + [noise_picture(70, 50, seed) for seed in range(3)]
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def crop(name: str, height: int, width: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """The top left of an example picture, (height, width, 3) BGR."""
+    return np.ascontiguousarray(np.asarray(Image.open(EXAMPLES / f"nuclei_{name}.jpg"))[:height, :width, ::-1])
+
+
+PICTURES = [crop("crowded", 128, 160), crop("stained", 110, 150), crop("fluorescence", 90, 130)]
+"""In which the model finds more than 20 nuclei."""
 
 needs_onnx = pytest.mark.skipif(
     not all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime")), reason="solov2[export]"
@@ -35,44 +44,45 @@ def assert_same(ours: Instances, theirs: Instances) -> None:
 
 
 @pytest.fixture(scope="module")
-def exported(tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Export:
-    path = tmp_path_factory.mktemp("export") / "deep" / "tiny.onnx"
-    return export(tiny_weights, path, ExportOptions(), PICTURES)
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Export:
+    path = tmp_path_factory.mktemp("export") / "deep" / "nuclei.onnx"
+    return export("nuclei", path, ExportOptions(), PICTURES)
 
 
 @needs_onnx
 @pytest.mark.slow
 def test_the_report_says_what_was_compared(exported: Export) -> None:
     report = json.loads(exported.report.read_text(encoding="utf-8"))
-    assert exported.report.name == "tiny.onnx.parity.json"
+    assert exported.report.name == "nuclei.onnx.parity.json"
     assert report["passed"] is True
     assert report["pictures"] == len(PICTURES)
     assert report["matched_instances"] >= 20
     assert report["least_mask_iou"] >= 0.999
     assert set(report["versions"]) == {"solov2", "python", "torch", "onnx", "onnxscript", "onnxruntime"}
-    assert {path.name for path in exported.path.parent.iterdir()} == {"tiny.onnx", "tiny.onnx.parity.json"}
+    assert {path.name for path in exported.path.parent.iterdir()} == {"nuclei.onnx", "nuclei.onnx.parity.json"}
 
 
 @needs_onnx
 @pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["onnxruntime", pytest.param("openvino", marks=needs_openvino)])
-def test_an_exported_file_predicts_as_its_weights(exported: Export, tiny_weights: Path, runtime: str) -> None:
-    ours, theirs = solov2.load(tiny_weights, device="cpu"), solov2.load(exported.path, runtime=runtime)
-    assert theirs.score_threshold == TINY_THRESHOLD
+def test_an_exported_file_predicts_as_its_weights(exported: Export, runtime: str) -> None:
+    ours, theirs = solov2.load("nuclei", device="cpu"), solov2.load(exported.path, runtime=runtime)
+    assert theirs.score_threshold == ours.score_threshold
     assert theirs.config == ours.config
-    assert [(category.id, category.name) for category in theirs.categories] == list(TINY_CATEGORIES)
+    assert theirs.categories == ours.categories
     for one, other in zip(ours.predict_batch(PICTURES), theirs.predict_batch(PICTURES), strict=True):
         assert_same(one, other)
 
 
 @needs_onnx
 @pytest.mark.slow
-def test_predict_takes_exported_files(
-    exported: Export, save: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_predict_takes_exported_files(exported: Export, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.fromarray(PICTURES[0][:, :, ::-1]).save(tmp_path / "crop.png")
     words = ["-m", str(exported.path), "-o", str(tmp_path / "out"), "--runtime", "onnxruntime"]
-    assert main(["predict", str(save(height=64, width=96, seed=1)), *words]) == 0
-    assert "5 instances" in capsys.readouterr().out
+    assert main(["predict", str(tmp_path / "crop.png"), *words]) == 0
+    count = len(solov2.load("nuclei", device="cpu").predict(PICTURES[0]))
+    assert count >= 5
+    assert f"{count} instances" in capsys.readouterr().out
 
 
 @needs_onnx
@@ -80,22 +90,24 @@ def test_predict_takes_exported_files(
 @pytest.mark.parametrize(
     "words",
     [
-        ["tiny.onnx", "--size", "64", "96"],
-        ["tiny.pt2"],
-        pytest.param(["tiny.xml"], marks=needs_openvino),
+        ["nuclei.onnx", "--size", "256", "320"],
+        ["nuclei.pt2"],
+        pytest.param(["nuclei.xml"], marks=needs_openvino),
     ],
 )
 def test_the_command_exports_and_proves(
-    words: list[str], tiny_weights: Path, save: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for seed in range(6):
-        save(f"pictures/{seed}.png", 64, 96, seed)
+    monkeypatch.setattr("solov2.cli.export.EXAMPLES", tmp_path / "none")  # whole ones would take long
+    (tmp_path / "pictures").mkdir()
+    for number, picture in enumerate(PICTURES):
+        Image.fromarray(picture[:, :, ::-1]).save(tmp_path / "pictures" / f"{number}.png")
     destination = tmp_path / words[0]
-    given = ["-m", str(tiny_weights), "-o", str(destination), *words[1:], "--pictures", str(tmp_path / "pictures")]
+    given = ["-m", "nuclei", "-o", str(destination), *words[1:], "--pictures", str(tmp_path / "pictures")]
     assert main(["export", *given]) == 0
     out = capsys.readouterr().out
     assert out.startswith(f"{destination}: ")
-    assert "(tiny" in out
+    assert "(nuclei" in out
     assert json.loads(destination.with_name(f"{destination.name}.parity.json").read_text())["passed"] is True
     assert destination.is_file()
     assert destination.with_suffix(".bin").is_file() == (destination.suffix == ".xml")
@@ -103,9 +115,9 @@ def test_the_command_exports_and_proves(
 
 @needs_onnx
 @pytest.mark.slow
-def test_what_is_not_proved_is_not_left_behind(tiny_weights: Path, tmp_path: Path) -> None:
+def test_what_is_not_proved_is_not_left_behind(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"not written, .* instances matched in 1 pictures, 20 needed.*--pictures"):
-        export(tiny_weights, tmp_path / "tiny.pt2", ExportOptions("torch"), PICTURES[:1])
+        export("nuclei", tmp_path / "nuclei.pt2", ExportOptions("torch"), PICTURES[2:])
     assert list(tmp_path.iterdir()) == []
 
 
