@@ -355,7 +355,7 @@ def test_cells_of_native_grids_in_the_padding_are_not_asked() -> None:
     frame = Frame((20, 17), (20, 17), (32, 32))
     for native, cells in ((False, 16), (True, 9)):  # rows 0, 8, 16 and columns 0, 8, 16 begin within 20 by 17 pixels
         predictions = Predictions((logits,), (torch.ones(1, 1, 4, 4),), features, (8,), native)
-        (scores,) = all_scores(predictions.category_logits, predictions, torch.tensor([frame.resized_hw]))
+        (scores,) = all_scores(predictions, torch.tensor([frame.resized_hw]))
         assert (scores > 0).sum() == cells
         (found,) = decode(predictions, [frame], sigma=1e-9)  # no decay: every cell gives an instance
         assert len(found) == cells

@@ -9,7 +9,7 @@ Letters: B images, C categories, E mask-feature channels, K candidates, h, w mas
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -77,17 +77,12 @@ def decode(
     results = []
     for image, frame in enumerate(frames):
         features = predictions.mask_features[image].float()
-        scores = [
-            scores[0]
-            for scores in all_scores(
-                [level[image : image + 1] for level in predictions.category_logits],
-                predictions,
-                torch.tensor([frame.resized_hw], device=features.device),
-            )
-        ]
+        # One picture at a time: vectorised over a batch, a sigmoid's last bit may differ.
+        one = replace(predictions, category_logits=tuple(x[image : image + 1] for x in predictions.category_logits))
+        scores = all_scores(one, torch.tensor([frame.resized_hw], device=features.device))
         kernels = [level[image].flatten(1).mT.float() for level in predictions.kernels]  # (S * S, E)
         candidates = find_candidates(
-            torch.cat([level.flatten(1).mT for level in scores]),  # (cells, C), levels after each other
+            torch.cat([level[0].flatten(1).mT for level in scores]),  # (cells, C), levels after each other
             torch.cat(kernels),
             features,
             torch.cat(
@@ -108,18 +103,17 @@ def decode(
     return results
 
 
-def all_scores(category_logits: Sequence[Tensor], predictions: Predictions, sizes: Tensor) -> list[Tensor]:
-    """The category scores of every level, as :func:`category_scores`.
+def all_scores(predictions: Predictions, sizes: Tensor) -> list[Tensor]:
+    """The category scores of every level, (B, C, S, S), as :func:`category_scores`.
 
     A cell of a native grid that lies in the padding is asked nothing: nothing taught the network what to say
     there. Square grids are asked everywhere, as the published models are.
 
     Args:
-        category_logits: per level (B, C, S, S).
-        predictions: what they belong to.
+        predictions: of B pictures.
         sizes: (B, 2), height and width of each picture in the network's input.
     """
-    scores = [category_scores(level) for level in category_logits]
+    scores = [category_scores(level) for level in predictions.category_logits]
     if not predictions.native:
         return scores
     return [level * _in_picture(level, s, sizes) for level, s in zip(scores, predictions.strides, strict=True)]

@@ -124,7 +124,7 @@ def _top_kernels(predictions: Predictions, image: int, target: Targets, count: i
         logits = torch.cat([level[image].flatten(1) for level in predictions.category_logits], dim=1)  # (C, cells)
         centers = torch.cat(
             [
-                _cell_centers(tuple(level.shape[-2:]), stride, frame, device)
+                _cell_centers(tuple(level.shape[-2:]), stride if predictions.native else None, frame, device)
                 for level, stride in zip(predictions.category_logits, predictions.strides, strict=True)
             ]
         )
@@ -137,12 +137,12 @@ def _top_kernels(predictions: Predictions, image: int, target: Targets, count: i
     return kernels[cells[found]], instances[found]
 
 
-def _cell_centers(grid: tuple[int, ...], stride: int, frame: Sequence[int], device: torch.device) -> Tensor:
+def _cell_centers(grid: tuple[int, ...], stride: int | None, frame: Sequence[int], device: torch.device) -> Tensor:
     """(cells, 2) x, y in pixels."""
     axes = []
     for cells, extent in zip(grid, frame, strict=True):
-        # A pyramid map's cells have its stride, those of a resampled grid an equal share of the input.
-        size = stride if cells == -(-extent // stride) else extent / cells
+        # A native grid's cells have its stride, those of a resampled one an equal share of the input.
+        size = extent / cells if stride is None else stride
         axes.append((torch.arange(cells, device=device) + 0.5) * size)
     y, x = torch.meshgrid(*axes, indexing="ij")
     return torch.stack([x.flatten(), y.flatten()], dim=1)

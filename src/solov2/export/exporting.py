@@ -28,7 +28,7 @@ from solov2.predict import Predictor
 from solov2.runtime.exported import ExportedModel, open_exported
 from solov2.runtime.interface import EXPORT_KEY, METADATA_KEY, OPENVINO_SUFFIX
 from solov2.version import __version__
-from solov2.weights.finding import why_not_written
+from solov2.weights.finding import check_destination
 
 logger = logging.getLogger(__name__)
 
@@ -152,12 +152,9 @@ def _open(path: Path, opened: OpenedWeights, options: ExportOptions) -> Exported
 
 
 def _check_destination(destination: Path, *, overwrite: bool) -> None:
-    if reason := why_not_written(destination):
-        raise WeightsError(f"{destination}: cannot be written ({reason}); make room, or choose another place")
     parts = [destination, *([destination.with_suffix(".bin")] if destination.suffix == OPENVINO_SUFFIX else [])]
     for part in parts:
-        if part.exists() and not overwrite:
-            raise WeightsError(f"{part}: is there already; give another name, or --force to replace it")
+        check_destination(part, overwrite=overwrite, suffix=part.suffix)
 
 
 def _move(path: Path, destination: Path) -> None:

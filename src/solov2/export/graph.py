@@ -106,7 +106,7 @@ def decode_rows(predictions: Predictions, sizes: Tensor, options: DecodeOptions,
         static: as in :class:`ExportGraph`.
     """
     features = predictions.mask_features.float()
-    levels = all_scores(predictions.category_logits, predictions, sizes)
+    levels = all_scores(predictions, sizes)
     scores = torch.cat([level.flatten(2).mT for level in levels], dim=1)  # (B, cells, C)
     kernels = torch.cat([x.flatten(2).mT for x in predictions.kernels], dim=1).float()  # (B, cells, E)
     strides = zip(predictions.kernels, predictions.strides, strict=True)

@@ -9,9 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from solov2.model.layers import ConvNorm, convolutions, upsample2
+from solov2.model.layers import ConvNorm, initialize_leaky, leaky_relu, upsample2
 
-LEAKY_SLOPE = 0.1
 KERNEL_SIZE = 5
 """Of the depthwise convolutions outside the ghost modules."""
 
@@ -33,7 +32,7 @@ class GhostModule(nn.Module):
         half = out_channels // 2
 
         def activation() -> nn.Module | None:
-            return _activation() if activated else None
+            return leaky_relu() if activated else None
 
         self.primary = ConvNorm(in_channels, half, 1, norm=nn.BatchNorm2d, activation=activation())
         self.cheap = ConvNorm(half, half, 3, groups=half, norm=nn.BatchNorm2d, activation=activation())
@@ -79,8 +78,7 @@ class GhostPAN(nn.Module):
         super().__init__()
         self.channels = channels
         self.reduce = nn.ModuleList(
-            ConvNorm(size, channels, 1, norm=nn.BatchNorm2d, activation=_activation())
-            for size in in_channels[-FROM_C3:]
+            ConvNorm(size, channels, 1, norm=nn.BatchNorm2d, activation=leaky_relu()) for size in in_channels[-FROM_C3:]
         )
         # From coarse to fine, then from fine to coarse: the order in which they run.
         self.top_down = nn.ModuleList(GhostBlock(2 * channels, channels) for _ in range(FROM_C3 - 1))
@@ -88,9 +86,8 @@ class GhostPAN(nn.Module):
         self.down = nn.ModuleList(separable(channels, stride=2) for _ in range(FROM_C3 - 1))
         self.extra_in = separable(channels, stride=2)
         self.extra_out = separable(channels, stride=2)
-        self.finest = ConvNorm(in_channels[0], channels, 1, norm=nn.BatchNorm2d, activation=_activation())
-        for module in convolutions(self):
-            nn.init.kaiming_normal_(module.weight, a=LEAKY_SLOPE, mode="fan_out", nonlinearity="leaky_relu")
+        self.finest = ConvNorm(in_channels[0], channels, 1, norm=nn.BatchNorm2d, activation=leaky_relu())
+        initialize_leaky(self)
 
     def forward(self, *features: Tensor) -> tuple[Tensor, ...]:
         """Maps c2..c5 to p2..p6, each (B, channels, H / stride, W / stride); odd sides of p6 are rounded up."""
@@ -113,11 +110,7 @@ def separable(channels: int, *, stride: int = 1) -> nn.Sequential:
             stride=stride,
             groups=channels,
             norm=nn.BatchNorm2d,
-            activation=_activation(),
+            activation=leaky_relu(),
         ),
-        ConvNorm(channels, channels, 1, norm=nn.BatchNorm2d, activation=_activation()),
+        ConvNorm(channels, channels, 1, norm=nn.BatchNorm2d, activation=leaky_relu()),
     )
-
-
-def _activation() -> nn.Module:
-    return nn.LeakyReLU(LEAKY_SLOPE, inplace=True)

@@ -99,13 +99,12 @@ class GridHead(nn.Module):
                 yield grid, grid[:, : x.shape[1]]
         else:
             for stride in self.strides:
-                x = pyramid[int(math.log2(stride)) - 2]
+                x = level_of(pyramid, stride)
                 yield append_coords(x) if self.coords else x, x
 
     def _at_strides(self, pyramid: tuple[Tensor, ...]) -> list[Tensor]:
-        # p2 has stride 4 and each level doubles it: the map with stride s is number log2(s) - 2.
         return [
-            resize(x, tuple(pyramid[int(math.log2(stride)) - 2].shape[-2:]))  # type: ignore[arg-type]
+            resize(x, tuple(level_of(pyramid, stride).shape[-2:]))  # type: ignore[arg-type]
             for x, stride in zip(pyramid, self.strides, strict=False)
         ]
 
@@ -117,6 +116,11 @@ class GridHead(nn.Module):
             nn.init.zeros_(output.bias)
         assert self.category_output.bias is not None
         nn.init.constant_(self.category_output.bias, -math.log((1 - PRIOR_PROBABILITY) / PRIOR_PROBABILITY))
+
+
+def level_of(pyramid: Sequence[Tensor], stride: int) -> Tensor:
+    """The map of a stride: p2 has stride 4 and each level doubles it, so its number is log2(stride) - 2."""
+    return pyramid[int(math.log2(stride)) - 2]
 
 
 def _tower(

@@ -17,6 +17,9 @@ from solov2.model.deform import DeformConv2d
 NORM_GROUPS = 32
 """Channel groups of every group norm in the heads (SOLOv2 paper's released settings)."""
 
+LEAKY_SLOPE = 0.1
+"""Of the leaky ReLUs in NanoDet-Plus's parts: ShuffleNetV2, the ghost neck and the separable towers."""
+
 NormFactory = Callable[[int], nn.Module]
 
 DcnVersion = Literal[1, 2]
@@ -141,6 +144,17 @@ def convolutions(network: nn.Module) -> Iterator[nn.Conv2d | DeformConv2d]:
     for module in network.modules():
         if isinstance(module, nn.Conv2d | DeformConv2d) and module not in offsets:
             yield module
+
+
+def leaky_relu() -> nn.Module:
+    """Leaky ReLU with NanoDet-Plus's slope."""
+    return nn.LeakyReLU(LEAKY_SLOPE, inplace=True)
+
+
+def initialize_leaky(network: nn.Module) -> None:
+    """Random weights for convolutions that leaky ReLUs follow (He et al., "Delving Deep into Rectifiers")."""
+    for module in convolutions(network):
+        nn.init.kaiming_normal_(module.weight, a=LEAKY_SLOPE, mode="fan_out", nonlinearity="leaky_relu")
 
 
 class DropBlock(nn.Module):

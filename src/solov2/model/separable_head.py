@@ -10,9 +10,9 @@ import math
 
 from torch import Tensor, nn
 
-from solov2.model.ghost_pan import LEAKY_SLOPE, separable
-from solov2.model.grid_head import PRIOR_PROBABILITY
-from solov2.model.layers import convolutions
+from solov2.model.ghost_pan import separable
+from solov2.model.grid_head import PRIOR_PROBABILITY, level_of
+from solov2.model.layers import initialize_leaky
 from solov2.model.mask_branch import INIT_STD
 
 
@@ -59,7 +59,7 @@ class SeparableHead(nn.Module):
             Category logits, per level (B, C, H / stride, W / stride), and kernels, per level (B, E, H / stride,
             W / stride); odd sides are rounded up.
         """
-        levels = [pyramid[int(math.log2(stride)) - 2] for stride in self.strides]  # p2 has stride 4
+        levels = [level_of(pyramid, stride) for stride in self.strides]
 
         def run(towers: nn.ModuleList, outputs: nn.ModuleList) -> tuple[Tensor, ...]:
             return tuple(output(tower(x)) for tower, output, x in zip(towers, outputs, levels, strict=True))
@@ -67,8 +67,7 @@ class SeparableHead(nn.Module):
         return run(self.category_tower, self.category_output), run(self.kernel_tower, self.kernel_output)
 
     def _initialize(self) -> None:
-        for module in convolutions(self):
-            nn.init.kaiming_normal_(module.weight, a=LEAKY_SLOPE, mode="fan_out", nonlinearity="leaky_relu")
+        initialize_leaky(self)
         for output in (*self.category_output, *self.kernel_output):
             assert isinstance(output, nn.Conv2d)
             assert output.bias is not None

@@ -9,12 +9,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from solov2.model.layers import ConvNorm, FrozenBatchNorm2d, NormFactory
+from solov2.model.layers import ConvNorm, FrozenBatchNorm2d, NormFactory, initialize_leaky, leaky_relu
 
 STEM_CHANNELS = 24
 STAGE_CHANNELS = (116, 232, 464)
 STAGE_BLOCKS = (4, 8, 4)
-LEAKY_SLOPE = 0.1
 
 
 class ShuffleBlock(nn.Module):
@@ -33,15 +32,15 @@ class ShuffleBlock(nn.Module):
         self.branch1 = (
             nn.Sequential(
                 ConvNorm(in_channels, in_channels, 3, stride=stride, groups=in_channels, norm=norm),
-                ConvNorm(in_channels, half, 1, norm=norm, activation=_activation()),
+                ConvNorm(in_channels, half, 1, norm=norm, activation=leaky_relu()),
             )
             if stride > 1
             else None
         )
         self.branch2 = nn.Sequential(
-            ConvNorm(in_channels if stride > 1 else half, half, 1, norm=norm, activation=_activation()),
+            ConvNorm(in_channels if stride > 1 else half, half, 1, norm=norm, activation=leaky_relu()),
             ConvNorm(half, half, 3, stride=stride, groups=half, norm=norm),
-            ConvNorm(half, half, 1, norm=norm, activation=_activation()),
+            ConvNorm(half, half, 1, norm=norm, activation=leaky_relu()),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -68,7 +67,7 @@ class ShuffleNetV2(nn.Module):
     def __init__(self, *, freeze_at: int = -1, freeze_norm: bool = False) -> None:
         super().__init__()
         norm: NormFactory = FrozenBatchNorm2d if freeze_norm else nn.BatchNorm2d
-        self.stem = ConvNorm(3, STEM_CHANNELS, 3, stride=2, norm=norm, activation=_activation())
+        self.stem = ConvNorm(3, STEM_CHANNELS, 3, stride=2, norm=norm, activation=leaky_relu())
         self.pool = nn.MaxPool2d(3, stride=2, padding=1)
         self.stages = nn.ModuleList()
         in_channels = STEM_CHANNELS
@@ -77,9 +76,7 @@ class ShuffleNetV2(nn.Module):
             rest = (ShuffleBlock(out_channels, out_channels, 1, norm) for _ in range(blocks - 1))
             self.stages.append(nn.Sequential(first, *rest))
             in_channels = out_channels
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, a=LEAKY_SLOPE, mode="fan_out", nonlinearity="leaky_relu")
+        initialize_leaky(self)
         for part in [self.stem, *self.stages][: freeze_at + 1]:
             part.requires_grad_(False)
 
@@ -91,7 +88,3 @@ class ShuffleNetV2(nn.Module):
             x = stage(x)
             maps.append(x)
         return tuple(maps)
-
-
-def _activation() -> nn.Module:
-    return nn.LeakyReLU(LEAKY_SLOPE, inplace=True)

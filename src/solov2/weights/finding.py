@@ -70,16 +70,16 @@ def is_known(name_or_path: str | Path) -> bool:
     return bool(find_file(name) or "://" in name or _shipped(name) or find_entry(name))
 
 
-def check_destination(destination: Path, *, overwrite: bool = False) -> None:
-    """Looks whether weights may be written at a place.
+def check_destination(destination: Path, *, overwrite: bool = False, suffix: str = WEIGHTS_SUFFIX) -> None:
+    """Looks whether weights, or another file with ``suffix``, may be written at a place.
 
     Raises:
         WeightsError: if it is another kind of file, cannot be written, or is there already and not to be replaced.
     """
     if reason := why_not_written(destination):
         raise WeightsError(f"{destination}: cannot be written ({reason}); make room, or choose another place")
-    if destination.suffix != WEIGHTS_SUFFIX:
-        raise WeightsError(f"{destination}: expected a name that ends in {WEIGHTS_SUFFIX}")
+    if destination.suffix != suffix:
+        raise WeightsError(f"{destination}: expected a name that ends in {suffix}")
     if destination.exists() and not overwrite:
         raise WeightsError(f"{destination}: is there already; give another name, or --force to replace it")
 
