@@ -73,6 +73,7 @@ def build_model(config: Config) -> SOLOv2:
             fpn.channels,
             mask_branch.mid_channels,
             mask_branch.out_channels,
+            refinements=mask_branch.refinements,
             dcn=mask_branch.dcn,
             coords=not relative,
             norm=HEAD_NORMS[mask_branch.norm],

@@ -69,16 +69,21 @@ class SOLOv2Loss:
         loss_category = self._category_loss(predictions, targets, assignments)
 
         dice, counts = [], []
-        for image, (target, levels) in enumerate(zip(targets, assignments, strict=True)):
-            masks = target.masks.to(predictions.mask_features.device)
-            kernels, instances = _pair_kernels(predictions, image, levels)
+        # Unbound once: the gradient of taking one image out of a batch is a batch of zeros for each image.
+        every = torch.cat([level.flatten(2) for level in predictions.kernels], dim=2).mT.unbind(0)  # B of (cells, E)
+        per_image = zip(targets, assignments, every, predictions.mask_features.unbind(0), strict=True)
+        for image, (target, levels, of_cells, features) in enumerate(per_image):
+            masks = target.masks.to(features.device)
+            sizes = [level.shape[-2:].numel() for level in predictions.kernels]
+            kernels, instances = _pair_kernels(of_cells.split(sizes), levels)
             if self.top_cells and len(target):
-                more, owners = _top_kernels(predictions, image, target, self.top_cells)
+                cells, owners = _top_cells(predictions, image, target, self.top_cells)
+                more = of_cells[cells]
                 kernels, instances = torch.cat([kernels, more]), torch.cat([instances, owners])
             valid = (masks.flatten(1) != 0).any(dim=1)[instances]  # a mask that vanished at stride 4 trains nothing
             kernels, instances = kernels[valid], instances[valid]
             counts.append(len(instances))
-            dice.append(dice_loss(kernels, predictions.mask_features[image], masks, instances, self.chunk_elements))
+            dice.append(dice_loss(kernels, features, masks, instances, self.chunk_elements))
         loss_mask = self.mask_weight * torch.stack(dice).sum() / max(sum(counts), 1)
         return {"loss_category": loss_category, "loss_mask": loss_mask}
 
@@ -104,37 +109,32 @@ def _known_categories(targets: Sequence[Targets], count: int) -> Tensor | None:
     return torch.stack([every if target.known is None else target.known for target in targets])
 
 
-def _pair_kernels(predictions: Predictions, image: int, levels: Sequence[LevelAssignment]) -> tuple[Tensor, Tensor]:
-    """Kernels (P, E) and instance rows (P,) of all pairs of one image, level after level."""
-    device = predictions.mask_features.device
-    kernels = [
-        kernel_map[image].flatten(1).mT[level.cells.to(device)]
-        for kernel_map, level in zip(predictions.kernels, levels, strict=True)
-    ]
-    instances = [level.instances for level in levels]
-    return torch.cat(kernels), torch.cat(instances).to(device)
+def _pair_kernels(kernels: Sequence[Tensor], levels: Sequence[LevelAssignment]) -> tuple[Tensor, Tensor]:
+    """Kernels (P, E) and instance rows (P,) of all pairs of one image, level after level, of its levels' (cells, E)."""
+    device = kernels[0].device
+    pairs = [level_kernels[level.cells.to(device)] for level_kernels, level in zip(kernels, levels, strict=True)]
+    return torch.cat(pairs), torch.cat([level.instances for level in levels]).to(device)
 
 
-def _top_kernels(predictions: Predictions, image: int, target: Targets, count: int) -> tuple[Tensor, Tensor]:
-    """Kernels (P, E) and instance rows (P,) of the cells that score best for each instance inside its box."""
+@torch.no_grad()
+def _top_cells(predictions: Predictions, image: int, target: Targets, count: int) -> tuple[Tensor, Tensor]:
+    """Cells (P,), counted through all levels, that score best for each instance inside its box, and those rows (P,)."""
     device = predictions.mask_features.device
     frame = [side * MASK_STRIDE for side in target.masks.shape[-2:]]
-    kernels = torch.cat([level[image].flatten(1).mT for level in predictions.kernels])  # (cells, E)
-    with torch.no_grad():
-        logits = torch.cat([level[image].flatten(1) for level in predictions.category_logits], dim=1)  # (C, cells)
-        centers = torch.cat(
-            [
-                _cell_centers(tuple(level.shape[-2:]), stride if predictions.native else None, frame, device)
-                for level, stride in zip(predictions.category_logits, predictions.strides, strict=True)
-            ]
-        )
-        boxes = target.boxes.to(device, torch.float32)
-        inside = ((centers >= boxes[:, None, :2]) & (centers < boxes[:, None, 2:])).all(dim=2)  # (N, cells)
-        scores = logits[target.labels.to(device)].float().masked_fill(~inside, -torch.inf)
-        best, cells = scores.topk(min(count, scores.shape[1]), dim=1)
-        instances = torch.arange(len(target), device=device)[:, None].expand_as(cells)
-        found = best.isfinite()
-    return kernels[cells[found]], instances[found]
+    logits = torch.cat([level[image].flatten(1) for level in predictions.category_logits], dim=1)  # (C, cells)
+    centers = torch.cat(
+        [
+            _cell_centers(tuple(level.shape[-2:]), stride if predictions.native else None, frame, device)
+            for level, stride in zip(predictions.category_logits, predictions.strides, strict=True)
+        ]
+    )
+    boxes = target.boxes.to(device, torch.float32)
+    inside = ((centers >= boxes[:, None, :2]) & (centers < boxes[:, None, 2:])).all(dim=2)  # (N, cells)
+    scores = logits[target.labels.to(device)].float().masked_fill(~inside, -torch.inf)
+    best, cells = scores.topk(min(count, scores.shape[1]), dim=1)
+    instances = torch.arange(len(target), device=device)[:, None].expand_as(cells)
+    found = best.isfinite()
+    return cells[found], instances[found]
 
 
 def _cell_centers(grid: tuple[int, ...], stride: int | None, frame: Sequence[int], device: torch.device) -> Tensor:

@@ -138,7 +138,9 @@ def model(row: dict[str, Any]) -> dict[str, Any]:
             "dcn_stages": row["stages"], "dcn_version": row["version"],
         },
         "fpn": {"kind": "fpn", "channels": 256, "extra_levels": 1},
-        "mask_branch": {"mid_channels": 128, "out_channels": row["kernel"], "dcn": row["mask_dcn"], "norm": "gn"},
+        "mask_branch": {
+            "mid_channels": 128, "out_channels": row["kernel"], "refinements": 0, "dcn": row["mask_dcn"], "norm": "gn",
+        },
         "grid_head": {
             "grid_sizes": [40, 36, 24, 16, 12], "strides": [8, 8, 16, 32, 32], "channels": row["tower"],
             "depth": row["convolutions"], "kernel_channels": row["kernel"], "drop_block": row["drop_block"],
@@ -222,7 +224,7 @@ def test_the_small_recipe_has_the_shape_its_weights_need() -> None:
         "num_classes": 80,
         "backbone": {"kind": "shufflenetv2", "width": 1.0, "freeze_at": -1, "freeze_norm": False},
         "fpn": {"kind": "ghost_pan", "channels": 96, "extra_levels": 1},
-        "mask_branch": {"mid_channels": 64, "out_channels": 64, "dcn": False, "norm": "gn"},
+        "mask_branch": {"mid_channels": 64, "out_channels": 64, "refinements": 0, "dcn": False, "norm": "gn"},
         "grid_head": {
             "grid_sizes": [], "separable": True, "strides": [8, 16, 32, 64], "channels": 256, "depth": 2,
             "kernel_channels": 64, "drop_block": False, "dcn_stages": [], "dcn_version": 2, "norm": "gn",

@@ -42,7 +42,7 @@ def test_a_config_stored_before_a_field_existed_is_read_with_its_default() -> No
     values = Config().model_dump(mode="json")
     for block, names in {
         "backbone": "norm_eval groups base_width project_first dcn_stages dcn_version",
-        "mask_branch": "dcn norm",
+        "mask_branch": "dcn norm refinements",
         "grid_head": "dcn_stages dcn_version norm separable",
         "fpn": "kind",
     }.items():
@@ -104,6 +104,8 @@ NATIVE = {"grid_sizes": [], "strides": [8, 16, 32, 64, 64]}
         ({"model": {"grid_head": {"separable": True}}}, "separable towers read .* set num_grids to native"),
         ({"model": {"grid_head": {**NATIVE, "separable": True, "drop_block": True}}}, "neither DropBlock nor"),
         ({"model": {"grid_head": {**NATIVE, "separable": True, "dcn_stages": [0]}}}, "neither DropBlock nor"),
+        ({"model": {"grid_head": {**NATIVE, "separable": True, "channels": 512}}}, "as wide as the neck"),
+        ({"model": {"grid_head": {**NATIVE, "separable": True, "norm": "bn"}}}, "have batch norm: leave these out"),
         ({"model": {"fpn": {"kind": "ghost_pan", "channels": 97}}}, "97 is odd, use an even number"),
     ],
 )

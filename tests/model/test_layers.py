@@ -80,6 +80,20 @@ def test_convolution_keeps_the_size_at_stride_1(kernel_size: int, stride: int, e
     assert conv.conv.bias is None
 
 
+@pytest.mark.parametrize(("groups", "dtype"), [(4, torch.float32), (1, torch.bfloat16)])
+def test_depthwise_convolutions_stay_single_on_a_cpu(groups: int, dtype: torch.dtype) -> None:
+    """Their gradient is slow in bfloat16."""
+    layer = ConvNorm(4, 4, 3, groups=groups, norm=lambda channels: nn.Identity())
+    x = torch.randn(1, 4, 8, 8, dtype=torch.bfloat16, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = layer(x)
+    assert out.dtype == dtype
+    out.sum().backward()
+    assert layer.conv.weight.grad is not None
+    assert layer.conv.weight.grad.abs().sum() > 0
+    assert layer(x.detach().float()).dtype == torch.float32
+
+
 def test_frozen_norm_is_an_affine_map_in_training_too() -> None:
     norm = FrozenBatchNorm2d(2)
     norm.running_mean = torch.tensor([1.0, 2.0])

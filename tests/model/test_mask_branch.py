@@ -45,6 +45,31 @@ def test_every_parameter_gets_a_gradient() -> None:
     assert all(p.grad is not None for p in branch.parameters())
 
 
+def test_refinements_add_to_the_sum() -> None:
+    torch.manual_seed(0)
+    pyramid = [torch.randn(1, 8, 16 // 2**i, 16 // 2**i) for i in range(2)]
+    plain, refined = MaskBranch(8, 32, 32, 2), MaskBranch(8, 32, 32, 2, refinements=1)
+    added = refined.load_state_dict(plain.state_dict(), strict=False).missing_keys
+    assert len(added) == 2 * 3  # two convolutions, each with a norm's scale and shift
+    assert all(name.startswith("refinements.0.") for name in added)
+    assert not torch.equal(refined(*pyramid), plain(*pyramid))
+    with torch.no_grad():
+        refined.get_parameter("refinements.0.1.norm.weight").zero_()
+    assert torch.equal(refined(*pyramid), plain(*pyramid))
+
+
+def test_a_pixel_sees_its_neighbours_at_stride_4_through_refinements() -> None:
+    """Five pixels by two 3×3 convolutions, besides the one around it of the level's own."""
+    torch.manual_seed(0)
+    for refinements, reach in ((0, 1), (1, 3)):
+        branch = MaskBranch(8, 32, 32, 1, refinements=refinements, coords=False, norm=nn.BatchNorm2d).eval()
+        x = torch.randn(1, 8, 17, 17, requires_grad=True)
+        branch(x)[0, :, 8, 8].sum().backward()
+        assert x.grad is not None
+        rows = x.grad[0].abs().sum(dim=(0, 2)).nonzero().flatten()
+        assert (int(rows.min()), int(rows.max())) == (8 - reach, 8 + reach)
+
+
 def test_deformable_throughout() -> None:
     """The last 1x1 too, whose one tap has two offsets and a factor; all with a bias, all offsets starting at zero."""
     branch = MaskBranch(16, 32, 32, levels=3, dcn=True)

@@ -6,8 +6,8 @@ effect (`Ignored`), or an error. Meanings follow PaddleDetection at commit 666f5
 `RandomFlip.vertical_prob`, `RandomRotate90`, `LargeScaleJitter`, `CopyPaste`, `SOLOv2Head.dcn_version`,
 `ResNet.{dcn_version,norm_eval,project_first}`, `OptimizerBuilder.uniform`, `CosineDecay.flat_epochs`,
 `checkpoint_minutes`, `checkpoint_steps`, `accumulate`, `freeze`, `GhostPAN`, `SOLOv2.position`, `SOLOv2Head.separable`,
-`num_grids: native`, `SOLOv2Loss.top_cells`, `RandomPatch`, `TrainReader.repeat_area`, lists in `anno_path` and
-`image_dir`.
+`num_grids: native`, `SOLOv2MaskHead.refinements`, `SOLOv2Loss.top_cells`, `RandomPatch`, `TrainReader.repeat_area`,
+lists in `anno_path` and `image_dir`.
 Shared and injected keys are in `paddle_shared.py`, lists of operators in `paddle_operators.py`, the optimizer's in
 `paddle_optimizer.py` and the learning rate's in `paddle_schedules.py`.
 """
@@ -200,6 +200,7 @@ def _model_rules() -> dict[str, Rule]:
         f"{mask}.in_channels": Take("model.fpn.channels"),
         f"{mask}.mid_channels": Take("model.mask_branch.mid_channels"),
         f"{mask}.out_channels": Take("model.mask_branch.out_channels"),
+        f"{mask}.refinements": Take("model.mask_branch.refinements"),
         f"{mask}.start_level": Only((0,), "the mask branch reads p2..p5; use 0"),
         f"{mask}.end_level": Only((3,), "the mask branch reads p2..p5; use 3"),
         f"{mask}.use_dcn_in_tower": Take("model.mask_branch.dcn"),
@@ -268,7 +269,9 @@ def _data_rules() -> dict[str, Rule]:
             f"{split}Reader.shuffle": Take(f"{reader}.shuffle"),
             f"{split}Reader.drop_last": Take(f"{reader}.drop_last"),
             f"{split}Reader.group_by_size": Take(f"{reader}.group_by_size"),  # our own
-            f"{split}Reader.repeat_area": Take(f"{reader}.repeat_area"),  # our own
+            f"{split}Reader.repeat_area": Take(f"{reader}.repeat_area")  # our own
+            if split == "Train"
+            else Only((None,), "pictures are taken several times in training alone; leave it out"),
             **{
                 f"{split}Reader.{key}": Only((-1,), "this augmentation is not part of this version; use -1")
                 for key in ("mixup_epoch", "cutmix_epoch", "mosaic_epoch")

@@ -85,6 +85,9 @@ class MaskBranchConfig(Settings):
 
     mid_channels: int = Field(default=128, ge=1, multiple_of=NORM_GROUPS, description="Channels of its convolutions.")
     out_channels: int = Field(default=256, ge=1, multiple_of=NORM_GROUPS, description="Mask-feature channels E.")
+    refinements: int = Field(
+        default=0, ge=0, description="Residual blocks of two 3x3 convolutions over the sum of the levels; SOLOv2: none."
+    )
     dcn: bool = Field(default=False, description="Its convolutions, the last 1x1 too, are deformable.")
     norm: HeadNorm = Field(default="gn", description="Group norm, batch norm, or batch norm over all devices.")
 

@@ -125,6 +125,14 @@ def _of_rivals(config: Config) -> list[Conflict]:
                 "separable towers have neither DropBlock nor deformable convolutions: leave these out",
             )
         )
+    unused = [name for name in ("channels", "norm") if getattr(head, name) != type(head).model_fields[name].default]
+    if head.separable and unused:
+        found.append(
+            Conflict(
+                ("model.grid_head.separable", *(f"model.grid_head.{name}" for name in unused)),
+                "separable towers are as wide as the neck and have batch norm: leave these out",
+            )
+        )
     if backbone.kind == "resnet" and backbone.norm_eval and backbone.freeze_norm:
         found.append(
             Conflict(

@@ -23,6 +23,8 @@ class MaskBranch(nn.Module):
         dcn: its convolutions, the last 1×1 too, are deformable.
         coords: the last level is given coordinates.
         norm: makes the normalisation for a number of channels.
+        refinements: residual blocks of two 3×3 convolutions over the sum. The paper has none: its sum meets only
+            a 1×1 convolution, so that no level sees at stride 4 what the others add.
     """
 
     def __init__(
@@ -32,6 +34,7 @@ class MaskBranch(nn.Module):
         out_channels: int = 256,
         levels: int = 4,
         *,
+        refinements: int = 0,
         dcn: bool = False,
         coords: bool = True,
         norm: NormFactory = group_norm,
@@ -51,6 +54,10 @@ class MaskBranch(nn.Module):
             first = in_channels + (COORD_CHANNELS if coords and level == levels - 1 else 0)
             sizes = [first] + [mid_channels] * max(level - 1, 0)
             self.levels.append(nn.ModuleList(conv(size, mid_channels, 3) for size in sizes))
+        self.refinements = nn.ModuleList(
+            nn.Sequential(conv(mid_channels, mid_channels, 3), conv(mid_channels, mid_channels, 3))
+            for _ in range(refinements)
+        )
         self.output = conv(mid_channels, out_channels, 1)
         for module in convolutions(self):
             nn.init.normal_(module.weight, std=INIT_STD)
@@ -67,5 +74,7 @@ class MaskBranch(nn.Module):
                 # p2 is at stride 4 already; level i takes as many doublings to get there
                 x = upsample2(conv(x)) if level else conv(x)
             total = x if total is None else total + x
+        for refine in self.refinements:
+            total = total + refine(total)
         mask_features: Tensor = self.output(total)
         return mask_features
