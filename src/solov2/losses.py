@@ -6,6 +6,7 @@ pairs, h, w mask grid.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -71,11 +72,11 @@ class SOLOv2Loss:
         dice, counts = [], []
         # Unbound once: the gradient of taking one image out of a batch is a batch of zeros for each image.
         every = torch.cat([level.flatten(2) for level in predictions.kernels], dim=2).mT.unbind(0)  # B of (cells, E)
+        sizes = [math.prod(level.shape[-2:]) for level in predictions.kernels]
         per_image = zip(targets, assignments, every, predictions.mask_features.unbind(0), strict=True)
         for image, (target, levels, of_cells, features) in enumerate(per_image):
             masks = target.masks.to(features.device)
-            sizes = [level.shape[-2:].numel() for level in predictions.kernels]
-            kernels, instances = _pair_kernels(of_cells.split(sizes), levels)
+            kernels, instances = _pair_kernels(torch.split(of_cells, sizes), levels)
             if self.top_cells and len(target):
                 cells, owners = _top_cells(predictions, image, target, self.top_cells)
                 more = of_cells[cells]

@@ -14,7 +14,7 @@ from solov2.data.copy_paste import CopyPaste
 from solov2.data.fingerprints import pack
 from solov2.data.loader import EpochBatchSampler, make_loader
 from solov2.data.shapes import Bitmap, Polygons
-from solov2.data.transforms import RandomFlip, RandomPatch, RandomResize, Resize, Transform
+from solov2.data.transforms import RandomFlip, RandomPatch, RandomResize, Resize, Sample, Transform
 from solov2.errors import DatasetError, ImageError
 from solov2.structures import Category
 
@@ -180,6 +180,21 @@ def test_many_classes_are_not_all_listed() -> None:
     source = CocoFile(Path("a.json"), (Category(99, "x"),), (), {}, ())
     with pytest.raises(DatasetError, match=r"80 classes \(0 '0', .* 9 '9', …\)"):
         match_categories(source, [Category(number, str(number)) for number in range(80)])
+
+
+def test_transforms_get_pixels_in_order(write_coco: Write) -> None:
+    """Also after a flip, which leaves a view."""
+    path = write_coco([picture(1)], [annotation(1)])
+    seen: list[np.ndarray[Any, Any]] = []
+
+    def look(sample: Sample, _: np.random.Generator) -> Sample:
+        seen.append(sample.image)
+        return sample
+
+    [before], [flipped] = (opened(path, transforms=steps)[0, 0].image[None] for steps in ((), (RandomFlip(1.0), look)))
+    assert seen[0].flags.c_contiguous
+    np.testing.assert_array_equal(seen[0], before[:, ::-1])
+    np.testing.assert_array_equal(flipped, before[:, ::-1])
 
 
 def test_samples_depend_on_seed_epoch_and_index_alone(write_coco: Write) -> None:

@@ -7,7 +7,7 @@ import torch
 
 from solov2.data.collate import collate, normalize
 from solov2.data.shapes import Bitmap
-from solov2.data.transforms import Resize, Sample, resize_sample
+from solov2.data.transforms import Resize, Sample, flip, resize_sample
 from solov2.structures import Frame
 
 PREP = {
@@ -141,3 +141,16 @@ def test_targets_of_a_batch_share_its_padding() -> None:
     assert (len(first), len(second)) == (1, 0)
     assert (second.centers.shape, second.boxes.shape) == ((0, 2), (0, 4))
     assert (first.masks.dtype, first.labels.dtype, first.centers.dtype) == (torch.uint8, torch.int64, torch.float64)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 5), (5, 1), (32, 32), (33, 47)])
+def test_flipped_pictures_are_laid_out(size: tuple[int, int]) -> None:
+    rng = np.random.default_rng(0)
+    plain, flipped = (Sample.of_image(rng.integers(0, 256, (*size, 3), np.uint8)) for _ in range(2))
+    batch = collate([plain, flip(flipped), picture(40, 50)], with_targets=False).images.permute(0, 2, 3, 1).numpy()
+    height, width = size
+    np.testing.assert_array_equal(batch[0, :height, :width], plain.image)
+    np.testing.assert_array_equal(batch[1, :height, :width], flipped.image[:, ::-1])
+    for image in batch[:2]:
+        assert not image[height:].any()
+        assert not image[:, width:].any()

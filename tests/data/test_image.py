@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from solov2.data.image import image_size, read_image
+from solov2.data.image import image_size, laid_out, lay_out, read_image
 from solov2.errors import ImageError
 
 HEIGHT, WIDTH = 24, 40
@@ -253,3 +253,16 @@ def test_pixels_that_are_no_numbers(tmp_path: Path, value: float) -> None:
     Image.fromarray(values).save(tmp_path / "a.tif")
     with pytest.raises(ImageError, match=r"a\.tif: has pixels that are no numbers"):
         read_image(tmp_path / "a.tif")
+
+
+def test_mirrored_views_are_put_in_order() -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
+    assert laid_out(picture) is picture
+    found = laid_out(picture[:, ::-1])
+    assert found.flags.c_contiguous
+    np.testing.assert_array_equal(found, picture[:, ::-1])
+    canvas = np.full((9, 9, 3), 3, np.uint8)
+    lay_out(picture[:, ::-1], canvas[2:7, 1:8])
+    np.testing.assert_array_equal(canvas[2:7, 1:8], picture[:, ::-1])
+    canvas[2:7, 1:8] = 3
+    assert (canvas == 3).all()

@@ -1,3 +1,6 @@
+import ctypes
+import sys
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -6,7 +9,7 @@ import torch
 from torch.utils.data import Dataset
 
 from solov2.data.collate import collate
-from solov2.data.loader import EpochBatchSampler, Key, make_loader
+from solov2.data.loader import EpochBatchSampler, Key, keep_memory, make_loader
 from solov2.data.transforms import Sample
 
 
@@ -137,3 +140,18 @@ def test_loader_hands_the_keys_through(workers: int) -> None:
 
 def _without_targets(samples: Any) -> Any:
     return collate(samples, with_targets=False)
+
+
+def test_memory_is_kept_where_the_c_library_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, int]] = []
+    library = SimpleNamespace(mallopt=lambda parameter, value: asked.append((parameter, value)))
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: library)
+    keep_memory()
+    assert asked == [(-3, 32 * 1024**2), (-1, 256 * 1024**2)]
+    del library.mallopt
+    keep_memory()
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(ctypes, "CDLL", None)  # is not asked
+    keep_memory()
+    assert len(asked) == 2

@@ -7,7 +7,8 @@ import numpy.typing as npt
 import pytest
 from pycocotools import mask as rle_codec
 
-from solov2.data.shapes import FULL_SAMPLING, Bitmap, Polygons, Shape, Window
+from solov2.data.scanlines import FULL_SAMPLING
+from solov2.data.shapes import Bitmap, Polygons, Shape, Window
 
 Mask = npt.NDArray[np.uint8]
 Parts = tuple[npt.NDArray[np.float64], ...]

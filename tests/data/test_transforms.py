@@ -252,3 +252,15 @@ def test_pictures_of_one_row_or_column_reach_a_batch(step: Transform, hw: tuple[
     assert sorted(turned.image.flatten()) == sorted(image.flatten())
     batch = collate([turned], with_targets=False)
     assert batch.images.shape == (1, 3, 32, 32)
+
+
+def test_flipping_copies_no_pixel_and_changes_none() -> None:
+    sample = marked()
+    before = sample.image.copy()
+    flipped = flip(sample)
+    assert np.shares_memory(flipped.image, sample.image)
+    np.testing.assert_array_equal(flipped.image, before[:, ::-1])
+    turned = transpose(flipped)
+    assert not np.shares_memory(turned.image, sample.image)
+    np.testing.assert_array_equal(turned.image, before[:, ::-1].transpose(1, 0, 2))
+    np.testing.assert_array_equal(sample.image, before)

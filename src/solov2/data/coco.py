@@ -6,7 +6,7 @@ import json
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,8 @@ from solov2.data.coco_checks import (
     report,
     usable_parts,
 )
-from solov2.data.image import RGB, read_image
+from solov2.data.image import RGB, laid_out, read_image
 from solov2.data.loader import Key
-from solov2.data.sample import PairTransform
 from solov2.data.shapes import Bitmap, Polygons, Shape
 from solov2.data.transforms import Sample, Transform
 from solov2.errors import DatasetError, ImageError
@@ -225,7 +224,10 @@ class CocoDataset(Dataset[Sample]):
         self, sample: Sample, index: int, transforms: Sequence[Transform], rng: np.random.Generator
     ) -> Sample:
         for position, transform in enumerate(transforms):
-            if isinstance(transform, PairTransform):
+            image = laid_out(sample.image)
+            if image is not sample.image:
+                sample = replace(sample, image=image)
+            if hasattr(transform, "pair"):  # what makes a PairTransform; isinstance takes its time with protocols
                 sample = transform.pair(sample, rng, partial(self._other, index, transforms[:position], rng))
             else:
                 sample = transform(sample, rng)

@@ -8,8 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from solov2.data.image import lay_out
+from solov2.data.shapes import rasterize
 from solov2.data.transforms import Sample
-from solov2.structures import HW, MASK_STRIDE, Batch, Frame, Targets
+from solov2.structures import HW, Batch, Frame, Targets
 
 
 def collate(samples: Sequence[Sample], *, with_targets: bool, pad_stride: int = 32) -> Batch:
@@ -22,9 +24,12 @@ def collate(samples: Sequence[Sample], *, with_targets: bool, pad_stride: int = 
     """
     padded_hw = (_up(max(s.hw[0] for s in samples), pad_stride), _up(max(s.hw[1] for s in samples), pad_stride))
     # Channels stay last in memory, as pictures have them and convolutions like them best: rows are copied whole.
-    images = np.zeros((len(samples), *padded_hw, 3), np.uint8)
+    images = np.empty((len(samples), *padded_hw, 3), np.uint8)
     for image, sample in zip(images, samples, strict=True):
-        image[: sample.hw[0], : sample.hw[1]] = sample.image
+        height, width = sample.hw
+        lay_out(sample.image, image[:height, :width])
+        image[height:] = 0
+        image[:height, width:] = 0
     return Batch(
         images=torch.from_numpy(images).permute(0, 3, 1, 2),
         frames=tuple(Frame(sample.original_hw, sample.hw, padded_hw) for sample in samples),
@@ -36,13 +41,11 @@ def collate(samples: Sequence[Sample], *, with_targets: bool, pad_stride: int = 
 
 def make_targets(sample: Sample, padded_hw: HW) -> Targets:
     """Rasterises a sample's instances at stride 4 of the padded input."""
-    raster = [shape.rasterize(sample.hw, padded_hw) for shape in sample.shapes]
-    mask_hw = (padded_hw[0] // MASK_STRIDE, padded_hw[1] // MASK_STRIDE)
-    masks = np.stack([target.mask for target in raster]) if raster else np.zeros((0, *mask_hw), np.uint8)
+    masks, centers = rasterize(sample.shapes, sample.hw, padded_hw)
     return Targets(
         labels=torch.from_numpy(sample.labels),
         boxes=torch.from_numpy(sample.boxes),
-        centers=torch.tensor([target.center for target in raster], dtype=torch.float64).reshape(-1, 2),
+        centers=torch.from_numpy(centers),
         masks=torch.from_numpy(masks),
         known=None if sample.known is None else torch.from_numpy(sample.known),
     )

@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
+from solov2.data import jpeg
 from solov2.errors import ImageError
 
 RGB = npt.NDArray[np.uint8]
@@ -44,8 +46,29 @@ def read_image(source: ImageLike) -> RGB:
         with _named_errors("the picture"):
             return _from_pil(source, "the picture")
     path = Path(source)
-    with _named_errors(str(path)), _open(path) as image:
-        return _from_pil(image, str(path))
+    with _named_errors(str(path)):
+        return _from_file(path)
+
+
+def laid_out(image: RGB) -> RGB:
+    """The same picture with its pixels in order.
+
+    A flip costs nothing as a view with its columns counted backwards, and little where the picture is copied in any
+    case; but other work on such a view is many times as slow as on pixels in order.
+    """
+    return np.asarray(cv2.flip(image[:, ::-1], 1), np.uint8) if _is_mirrored(image) else image
+
+
+def lay_out(image: RGB, target: RGB) -> None:
+    """Copies a picture, mirrored view or not, into a part of an array of the same size."""
+    if _is_mirrored(image):
+        cv2.flip(image[:, ::-1], 1, dst=target)
+    else:
+        target[:] = image
+
+
+def _is_mirrored(image: RGB) -> bool:
+    return image.strides[1] < 0
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -61,10 +84,13 @@ def image_size(path: Path) -> tuple[int, int]:
     return (width, height) if turned else (height, width)
 
 
-def _open(path: Path) -> Image.Image:
-    if path.is_file() and path.stat().st_size == 0:
-        raise ImageError(f"{path}: the file is empty; expected a picture")
-    return Image.open(path)
+def _open(path: Path) -> ImageFile.ImageFile:
+    try:
+        return Image.open(path)
+    except UnidentifiedImageError:
+        if path.stat().st_size == 0:
+            raise ImageError(f"{path}: the file is empty; expected a picture") from None
+        raise
 
 
 @contextmanager
@@ -97,11 +123,28 @@ def _from_array(array: npt.NDArray[np.uint8]) -> RGB:
     return np.repeat(array[:, :, None], 3, axis=2) if grey else np.ascontiguousarray(array[:, :, ::-1])
 
 
+def _from_file(path: Path) -> RGB:
+    """By way of Pillow, except for the pixels of upright colour JPEGs."""
+    with path.open("rb") as stream:
+        start = stream.read(len(jpeg.START))
+        data = start + stream.read() if start == jpeg.START else b""
+    picture = jpeg.decode(data) if jpeg.is_plain(data, Image.MAX_IMAGE_PIXELS) else None
+    if picture is not None:
+        return picture
+    with _open(path) as image:
+        if image.format == "JPEG" and image.mode == "RGB" and _is_upright(image):
+            picture = jpeg.decode(data)
+        return _from_pil(image, str(path)) if picture is None else picture
+
+
+def _is_upright(image: Image.Image) -> bool:
+    return bool(image.getexif().get(EXIF_ORIENTATION, UPRIGHT) == UPRIGHT)
+
+
 def _from_pil(image: Image.Image, name: str) -> RGB:
     if 0 in image.size:
         raise ImageError(f"{name}: has no pixel, its size is {image.width}x{image.height}")
-    upright = image.getexif().get(EXIF_ORIENTATION, UPRIGHT) == UPRIGHT
-    turned = image if upright else ImageOps.exif_transpose(image)  # which copies in any case
+    turned = image if _is_upright(image) else ImageOps.exif_transpose(image)  # which copies in any case
     if turned.mode.startswith("I") or turned.mode == "F":
         return _from_deep(np.asarray(turned), name)
     if turned.mode in ("RGBA", "LA", "PA") or "transparency" in turned.info:

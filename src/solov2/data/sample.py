@@ -19,7 +19,7 @@ class Sample:
     """One picture with its instances, on the way to a batch.
 
     Attributes:
-        image: (H, W, 3) uint8 RGB.
+        image: (H, W, 3) uint8 RGB; after a flip a view, see :func:`~solov2.data.image.laid_out`.
         original_hw: size of the picture as it was read.
         image_id: the annotation file's id.
         name: file name, for messages.

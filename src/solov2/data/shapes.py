@@ -7,25 +7,21 @@ those central pixels are ever computed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from solov2.data.scanlines import FULL_SAMPLING, MIN_CENTRAL, Bits, Floats, draw, is_central
 from solov2.structures import HW, MASK_STRIDE
 
-Floats = npt.NDArray[np.float64]
-Bits = npt.NDArray[np.uint8]
+MIRROR = np.array([-1.0, 1.0])
+"""Turns x around."""
 
 NO_CENTER = (np.nan, np.nan)
 CENTRAL = (1, 2)
 """Rows (and columns) of a 4×4 block that decide its target pixel."""
-
-MIN_CENTRAL = 2
-"""How many of the 2×2 central pixels must be set."""
-
-FULL_SAMPLING = 64
-"""Extents up to this many pixels are sampled at every pixel, so that small shapes keep their centre."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +71,7 @@ class Polygons:
 
     def flipped(self, width: int) -> Polygons:
         """Follows a left-right flip."""
-        return Polygons(tuple(np.column_stack([width - part[:, 0], part[:, 1]]) for part in self.parts))
+        return Polygons(tuple(part * MIRROR + (width, 0) for part in self.parts))
 
     def transposed(self) -> Polygons:
         """Follows an exchange of rows and columns."""
@@ -94,13 +90,8 @@ class Polygons:
             hw: the picture's size in the input; nothing outside it is set.
             padded_hw: the input's size.
         """
-        points = np.concatenate(self.parts)
-        ys = _samples(points[:, 1].min(), points[:, 1].max(), hw[0])
-        xs = _samples(points[:, 0].min(), points[:, 0].max(), hw[1])
-        inside = np.zeros((len(ys), len(xs)), bool)
-        for part in self.parts:
-            inside |= _inside(part, ys + 0.5, xs + 0.5)
-        return _to_target(inside, ys, xs, padded_hw)
+        [mask], [center] = rasterize((self,), hw, padded_hw)
+        return Target(mask, (float(center[0]), float(center[1])))
 
     def bitmap(self, hw: HW) -> Bitmap:
         """Every pixel of the shape that lies in a picture of size ``hw``, by the rule of :meth:`rasterize`."""
@@ -191,6 +182,30 @@ class Bitmap:
 Shape = Polygons | Bitmap
 
 
+def rasterize(shapes: Sequence[Shape], hw: HW, padded_hw: HW) -> tuple[Bits, Floats]:
+    """The targets of a picture's shapes, its polygons drawn all at once.
+
+    Args:
+        shapes: N shapes in the frame of the picture.
+        hw: the picture's size in the input; nothing outside it is set.
+        padded_hw: the input's size.
+
+    Returns:
+        masks (N, h, w) and centres (N, 2), each as in :class:`Target`.
+    """
+    masks = np.zeros((len(shapes), padded_hw[0] // MASK_STRIDE, padded_hw[1] // MASK_STRIDE), np.uint8)
+    centers = np.empty((len(shapes), 2))
+    outlined: dict[int, tuple[Floats, ...]] = {}
+    for index, shape in enumerate(shapes):
+        if isinstance(shape, Polygons):
+            outlined[index] = shape.parts
+        else:
+            target = shape.rasterize(hw, padded_hw)
+            masks[index], centers[index] = target.mask, target.center
+    centers[list(outlined)] = draw(list(outlined.values()), hw, [masks[index] for index in outlined])
+    return masks, centers
+
+
 def _nearest(old: int, new: int) -> npt.NDArray[np.int64]:
     """Source row of each row after a nearest-neighbour resize, as OpenCV chooses it."""
     step = 1 / (new / old)  # not old / new: OpenCV rounds twice, and the row can depend on it
@@ -201,13 +216,7 @@ def _samples(low: float, high: float, size: int) -> npt.NDArray[np.int64]:
     """Pixel indices between two coordinates: all of a short extent, those that decide of a long one."""
     first, last = max(int(np.floor(low)), 0), min(int(np.ceil(high)), size)
     indices = np.arange(first, last)
-    return indices if last - first <= FULL_SAMPLING else indices[_is_central(indices)]
-
-
-def _is_central(indices: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Whether rows or columns are among the central two of their block: bit 1 of 0 + 1, 1 + 1, 2 + 1, 3 + 1 tells."""
-    central: npt.NDArray[np.bool_] = (indices + 1) & 2 != 0
-    return central
+    return indices if last - first <= FULL_SAMPLING else indices[is_central(indices)]
 
 
 def _inside(part: Floats, ys: npt.NDArray[np.floating], xs: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:
@@ -242,7 +251,7 @@ def _to_target(
         return Target(mask, NO_CENTER)
     center = (float(inside.sum(axis=1) @ ys) / count, float(inside.sum(axis=0) @ xs) / count)
 
-    in_rows, in_columns = _is_central(ys), _is_central(xs)
+    in_rows, in_columns = is_central(ys), is_central(xs)
     rows, columns = ys[in_rows], xs[in_columns]
     if len(rows) and len(columns):
         # Every cell has two central rows and columns; where the extent begins or ends between them one is empty.

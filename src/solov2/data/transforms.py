@@ -15,6 +15,7 @@ import numpy as np
 from solov2.data.copy_paste import CopyPaste
 from solov2.data.crop import RandomCrop, cut_out, visible_enough
 from solov2.data.distort import RandomDistort
+from solov2.data.image import laid_out
 from solov2.data.sample import Sample as Sample
 from solov2.data.sample import Transform as Transform
 from solov2.data.shapes import Window
@@ -217,13 +218,13 @@ def pad(sample: Sample, new_hw: HW, fill: tuple[int, int, int]) -> Sample:
 
 
 def flip(sample: Sample) -> Sample:
-    """Mirrors left to right."""
+    """Mirrors left to right; the picture is a view of the old one, as :func:`laid_out` says."""
     width = sample.hw[1]
     boxes = sample.boxes.copy()
     boxes[:, [0, 2]] = width - sample.boxes[:, [2, 0]]
     return replace(
         sample,
-        image=np.asarray(cv2.flip(sample.image, 1), np.uint8),
+        image=sample.image[:, ::-1],
         boxes=boxes,
         shapes=tuple(shape.flipped(width) for shape in sample.shapes),
     )
@@ -233,7 +234,7 @@ def transpose(sample: Sample) -> Sample:
     """Exchanges rows and columns."""
     return replace(
         sample,
-        image=np.asarray(cv2.transpose(sample.image), np.uint8),
+        image=np.asarray(cv2.transpose(laid_out(sample.image)), np.uint8),
         boxes=sample.boxes[:, [1, 0, 3, 2]],
         shapes=tuple(shape.transposed() for shape in sample.shapes),
     )
