@@ -34,13 +34,15 @@ def main(model, source, overlay):
     # Bilinear without antialiasing, which Pillow's resize does not offer.
     scale = (picture.width / width, 0, 0, 0, picture.height / height, 0)
     resized = picture.transform((width, height), Image.Transform.AFFINE, scale, Image.Resampling.BILINEAR)
-
     padded_hw = about["size"] or [-(-side // about["pad_stride"]) * about["pad_stride"] for side in (height, width)]
     images = np.zeros((1, *padded_hw, 3), np.uint8)
     images[0, :height, :width] = resized
     inputs = {"images": images, "sizes": np.array([[height, width]], np.int64)}
+    if about.get("masks") == "picture":
+        inputs["originals"] = np.array([[picture.height, picture.width]], np.int64)
     count, scores, labels, masks = session.run(["count", "scores", "labels", "masks"], inputs)
-
+    if about.get("calibration"):  # raw scores, and the probabilities of being right that stand for them
+        scores = np.interp(scores, *zip(*about["calibration"], strict=True))
     drawn = np.array(picture, np.float32)
     colors = np.random.default_rng(0).uniform(60, 255, (int(count[0]), 3))
     for score, label, mask, color in zip(scores[0], labels[0], masks[0], colors, strict=False):

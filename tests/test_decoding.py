@@ -16,10 +16,12 @@ from solov2.decoding import (
     decode,
     find_candidates,
     mask_iou,
+    mask_maps,
+    mask_probs,
     matrix_nms,
     point_nms,
 )
-from solov2.model.ellipse import START_RADIUS
+from solov2.model.ellipse import START_RADIUS, TERMS
 from solov2.structures import Frame, Predictions
 from tests.largest_tensor import LargestTensor
 
@@ -417,3 +419,22 @@ def test_masks_with_relative_position_lie_around_their_cells(hw: tuple[int, int]
     to_centre = np.hypot(y + 0.5 - (rows - 0.5) * stride, x + 0.5 - (columns_ - 0.5) * stride)
     expected = to_centre < START_RADIUS * stride
     assert (found.masks[0] & expected).sum() / (found.masks[0] | expected).sum() > 0.9
+
+
+def test_ellipses_take_the_place_of_their_coefficients() -> None:
+    config = load_config("nano", ["num_classes=3"])
+    network = build_model(config).eval()
+    for output in network.grid_head.category_output:  # type: ignore[union-attr]
+        torch.nn.init.zeros_(output.bias)  # type: ignore[arg-type]
+    with torch.inference_mode():
+        found = network(torch.randn((2, 3, 96, 128), generator=torch.Generator().manual_seed(0)))
+    (features, maps), (summed_features, summed_maps) = mask_maps(found), mask_maps(replace(found, ellipses=()))
+    assert summed_features is found.mask_features
+    assert features.shape[1] == summed_features.shape[1] - TERMS
+    for ours, summed in zip(maps, summed_maps, strict=True):
+        probs = mask_probs(ours[1].flatten(1).mT, features[1])
+        torch.testing.assert_close(probs, mask_probs(summed[1].flatten(1).mT, summed_features[1]), rtol=0, atol=1e-3)
+    frames = [Frame((96, 128), (96, 128), (96, 128))] * 2
+    for one, other in zip(decode(found, frames), decode(replace(found, ellipses=()), frames), strict=True):
+        assert len(one) == len(other) > 0
+        assert np.abs(np.sort(one.scores) - np.sort(other.scores)).max() < 1e-2

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from solov2 import paste
 from solov2.paste import paste_mask, paste_region
 from solov2.structures import Frame
 
@@ -107,6 +108,38 @@ def test_windows_are_cut_from_the_whole(frame: Frame) -> None:
     for rows, columns in (((0, height), (width // 2, width)), ((height // 3, height), (0, 1)), ((0, 0), (0, width))):
         window = paste_region(probs, frame, rows, columns)
         assert np.array_equal(window, whole[slice(*rows), slice(*columns)])
+
+
+@pytest.mark.parametrize("frame", FRAMES, ids=ids)
+def test_blocks_do_not_show(frame: Frame, monkeypatch: pytest.MonkeyPatch) -> None:
+    masks = random_masks(grid_of(frame), seed=7)
+    whole = [pasted(probs, frame) for probs in masks]
+    monkeypatch.setattr(paste, "BLOCK_ELEMENTS", 100)  # a column or a few at a time
+    for probs, expected in zip(masks, whole, strict=True):
+        assert np.array_equal(pasted(probs, frame), expected)
+
+
+@pytest.mark.parametrize("frame", FRAMES, ids=ids)
+def test_by_the_plain_form(frame: Frame) -> None:
+    """Every pixel of the picture, from weights of four taps along each axis, as it is written in textbooks."""
+    for probs in random_masks(grid_of(frame), seed=9)[:8]:
+        steps = zip(probs.shape, frame.padded_hw, frame.resized_hw, frame.original_hw, strict=True)
+        rows, columns = (plain_steps(*sizes) for sizes in steps)
+        values = (rows @ probs.double() @ columns.T).numpy()
+        sure = np.abs(values - 0.5) > 1e-6
+        assert np.array_equal(full(probs, frame)[sure], (values > 0.5)[sure])
+
+
+def plain_steps(grid: int, padded: int, resized: int, original: int) -> Tensor:
+    """Both steps as one matrix (original, grid), float64."""
+    first, second = torch.zeros(padded, grid).double(), torch.zeros(original, padded).double()
+    for matrix, size_in in ((first, grid), (second, resized)):
+        for row in range(len(matrix)):
+            position = max((row + 0.5) * size_in / len(matrix) - 0.5, 0.0)
+            low = min(int(position), size_in - 1)
+            matrix[row, low] += 1 - (position - low)
+            matrix[row, min(low + 1, size_in - 1)] += position - low
+    return second @ first
 
 
 @pytest.mark.parametrize("value", [0.0, 0.5])  # the threshold must be exceeded

@@ -1,5 +1,6 @@
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,23 @@ import pytest
 import torch
 from PIL import Image
 
-from solov2 import Category, ConfigError, ImageError, Instances, Predictor, WeightsError, build_model, load, load_config
+from solov2 import (
+    Category,
+    ConfigError,
+    ImageError,
+    Instances,
+    Predictor,
+    WeightsError,
+    build_model,
+    decoding,
+    load,
+    load_config,
+)
 from solov2.data.collate import collate
 from solov2.data.image import read_image
 from solov2.data.transforms import Resize, Sample
-from solov2.opening import config_of
-from solov2.predict import DEFAULT_SCORE_THRESHOLD, MAX_BATCH, choose_device
+from solov2.opening import config_of, open_weights
+from solov2.predict import DEFAULT_SCORE_THRESHOLD, MAX_BATCH, choose_device, predictor_of
 from solov2.weights.files import WeightsFile, write_weights
 
 from .conftest import TINY_CATEGORIES, TINY_THRESHOLD, noise_picture
@@ -201,3 +213,78 @@ def test_loading_is_silent(tiny_weights: Path, caplog: pytest.LogCaptureFixture)
     with caplog.at_level(logging.DEBUG, "solov2"):
         load(tiny_weights, device="cpu")
     assert caplog.messages == []
+
+
+CURVE = ((0.0, 0.0), (0.15, 0.3), (0.5, 0.8), (1.0, 0.95))
+
+
+@pytest.fixture(scope="module")
+def calibrated_predictor(tiny_weights: Path) -> Predictor:
+    opened = open_weights(tiny_weights)
+    return predictor_of(replace(opened, weights=replace(opened.weights, calibration=CURVE)), "cpu")
+
+
+@pytest.mark.parametrize("name", ["predictor", "calibrated_predictor"])
+def test_what_scores_too_little_costs_no_mask(
+    name: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same instances as if all masks were made first, the threshold being of the scores that are told."""
+    which: Predictor = request.getfixturevalue(name)
+    pasted: list[int] = []
+    paste = decoding.paste_instances
+
+    def counting(probs: Any, labels: Any, *rest: Any) -> Instances:
+        pasted.append(len(labels))
+        return paste(probs, labels, *rest)
+
+    monkeypatch.setattr(decoding, "paste_instances", counting)
+    everything = which.predict(bgr(40, 56), 0.0)
+    assert pasted == [len(everything)]
+    assert len(everything) >= 2
+    scores = everything.scores.tolist()
+    for threshold in (0.2, scores[0], scores[1], scores[-1], (scores[0] + scores[1]) / 2, 1.0):
+        found = which.predict(bgr(40, 56), threshold)
+        check_same(found, everything[everything.scores >= threshold])
+        assert pasted[-1] <= len(found) + sum(abs(score - threshold) < 1e-4 for score in scores)
+
+
+def test_calibration_raises_these_scores(predictor: Predictor, calibrated_predictor: Predictor) -> None:
+    raw, told = (which.predict(bgr(40, 56), 0.0).scores for which in (predictor, calibrated_predictor))
+    assert len(raw) == len(told)
+    assert (told > raw).all()
+
+
+def test_batch_norms_are_folded_where_a_model_is_loaded(tiny_weights: Path, predictor: Predictor) -> None:
+    opened = open_weights(tiny_weights)
+    plain = Predictor(opened.network, opened.config, score_threshold=TINY_THRESHOLD)
+    batch = plain.prepare(bgr(40, 56))
+    exact, folded = (which.forward(which.normalized(batch)) for which in (plain, predictor))
+    assert not torch.equal(exact.mask_features, folded.mask_features)
+    torch.testing.assert_close(folded.mask_features, exact.mask_features, atol=1e-4, rtol=1e-4)
+    # A pixel more or less of these small masks is much in a score.
+    check_same(predictor.run(batch)[0], plain.run(batch)[0], tolerance=0.02)
+    names = set(dict(plain.model.named_parameters()))  # type: ignore[union-attr]
+    assert set(dict(predictor.model.named_parameters())) == names  # type: ignore[union-attr]
+
+
+def test_compiling(tiny_weights: Path, predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[torch.nn.Module] = []
+    monkeypatch.setattr(torch, "compile", lambda network: compiled.append(network) or network)
+    check_same(load(tiny_weights, "cpu", compiled=True).predict(bgr(40, 56)), predictor.predict(bgr(40, 56)))
+    assert len(compiled) == 1
+
+
+def test_where_nothing_can_be_compiled(
+    tiny_weights: Path, predictor: Predictor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refusing(network: torch.nn.Module) -> Callable[..., Any]:
+        def run(images: torch.Tensor) -> Any:
+            raise RuntimeError("no compiler here\nand much more")
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", refusing)
+    compiled = load(tiny_weights, "cpu", compiled=True)
+    for _ in range(2):
+        check_same(compiled.predict(bgr(40, 56)), predictor.predict(bgr(40, 56)))
+    assert caplog.messages == ["torch.compile does not work here (no compiler here); going on without it"]

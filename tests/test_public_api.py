@@ -85,7 +85,7 @@ FIELDS = {
     "Category": ["id", "name"],
     "Frame": ["original_hw", "resized_hw", "padded_hw"],
     "Instances": ["original_hw", "labels", "scores", "boxes", "crops", "categories"],
-    "Predictions": ["category_logits", "kernels", "mask_features", "strides", "native"],
+    "Predictions": ["category_logits", "kernels", "mask_features", "strides", "native", "ellipses"],
 }
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from solov2.model.ellipse import TERMS, add_ellipses
 from solov2.model.layers import apply_kernels
 from solov2.paste import paste_instances
 from solov2.structures import Frame, Instances, Predictions
@@ -75,12 +76,13 @@ def decode(
         at the picture's size although it was not on the mask grid.
     """
     results = []
+    mask_features, kernel_maps = mask_maps(predictions)
     for image, frame in enumerate(frames):
-        features = predictions.mask_features[image].float()
+        features = mask_features[image].float()
         # One picture at a time: vectorised over a batch, a sigmoid's last bit may differ.
         one = replace(predictions, category_logits=tuple(x[image : image + 1] for x in predictions.category_logits))
         scores = all_scores(one, torch.tensor([frame.resized_hw], device=features.device))
-        kernels = [level[image].flatten(1).mT.float() for level in predictions.kernels]  # (S * S, E)
+        kernels = [level[image].flatten(1).mT.float() for level in kernel_maps]  # (S * S, E or E + 5)
         candidates = find_candidates(
             torch.cat([level[0].flatten(1).mT for level in scores]),  # (cells, C), levels after each other
             torch.cat(kernels),
@@ -186,7 +188,7 @@ def find_candidates(
         if start and _enough(kept_scores, maskness, top_n, best[start]):
             break
         cells = order[start : start + rows]
-        probs = apply_kernels(kernels[cells], mask_features).sigmoid()
+        probs = mask_probs(kernels[cells], mask_features)
         masks, maskness[cells] = masks_and_maskness(probs, min_areas[cells], mask_threshold)
         wanted.append((cells, masks))
         wanted = _prune(wanted, kept_scores, maskness, top_n)
@@ -205,6 +207,29 @@ def find_candidates(
         kernels=kernels[cells],
         masks=all_masks[position[cells]],
     )
+
+
+def mask_maps(predictions: Predictions) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Features (B, E, h, w) and kernel maps for :func:`mask_probs`: with ellipses themselves where there are any."""
+    if not predictions.ellipses:
+        return predictions.mask_features, predictions.kernels
+    pairs = zip(predictions.kernels, predictions.ellipses, strict=True)
+    return predictions.mask_features[:, :-TERMS], tuple(torch.cat([k[:, :-TERMS], e], dim=1) for k, e in pairs)
+
+
+def mask_probs(kernels: Tensor, mask_features: Tensor) -> Tensor:
+    """The dynamic convolution, and ellipses where kernels are longer than features have channels.
+
+    Args:
+        kernels: (P, E), or (P, E + 5) with :func:`solov2.model.ellipse.ellipses_of` at the end.
+        mask_features: (E, h, w) of one image.
+
+    Returns:
+        (P, h, w), 0..1.
+    """
+    channels = len(mask_features)
+    logits = apply_kernels(kernels[:, :channels], mask_features)
+    return (logits if kernels.shape[1] == channels else add_ellipses(logits, kernels[:, channels:])).sigmoid()
 
 
 def masks_and_maskness(probs: Tensor, min_areas: Tensor, mask_threshold: float) -> tuple[Tensor, Tensor]:
@@ -319,6 +344,6 @@ def _to_instances(
     features: Tensor, kernels: Tensor, labels: Tensor, scores: Tensor, frame: Frame, mask_threshold: float
 ) -> Instances:
     # One mask at a time: the memory is that of the largest one.
-    probs = (apply_kernels(kernel[None], features)[0].sigmoid() for kernel in kernels)
+    probs = (mask_probs(kernel[None], features)[0] for kernel in kernels)
     found = labels.cpu().numpy().astype(np.int64), scores.cpu().numpy().astype(np.float32)
     return paste_instances(probs, *found, frame, mask_threshold)

@@ -20,7 +20,7 @@ from pycocotools import mask as coco_mask
 
 from solov2.atomic import write_atomically
 from solov2.errors import DatasetError
-from solov2.rle import decompress
+from solov2.rle import compress, decompress, runs_of_crop
 from solov2.structures import HW, Category, Instances, crop_to_extent
 
 
@@ -53,24 +53,14 @@ class Row(NamedTuple):
 def encode_rle(instances: Instances) -> list[Rle]:
     """The masks as compressed RLE, one per instance; the strings equal those of ``pycocotools.mask.encode``.
 
-    Each mask costs time and memory in proportion to its box's width times the picture's height.
+    Each mask costs time and memory in proportion to its box.
     """
-    hw = instances.original_hw
-    boxes = instances.boxes.astype(int).tolist()
-    return [_encode_crop(crop, x0, y0, hw) for crop, (x0, y0, _, _) in zip(instances.crops, boxes, strict=True)]
-
-
-def _encode_crop(crop: npt.NDArray[np.bool_], x0: int, y0: int, hw: HW) -> Rle:
-    height, width = hw
-    rows, columns = crop.shape
-    strip = np.zeros((columns, height), bool)  # transposed: RLE runs down the columns
-    strip[:, y0 : y0 + rows] = crop.T
-    turns = np.flatnonzero(np.diff(strip.ravel(), prepend=False, append=False)) + x0 * height
-    end = height * width
-    ends = turns if len(turns) and turns[-1] == end else np.append(turns, end)  # a mask may reach the last pixel
-    counts = np.diff(ends, prepend=0).tolist()
-    encoded = coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)
-    return Rle(size=[height, width], counts=encoded["counts"].decode("ascii"))
+    size, boxes = list(instances.original_hw), instances.boxes.astype(int).tolist()
+    runs = [
+        runs_of_crop(crop, (x0, y0), instances.original_hw)
+        for crop, (x0, y0, _, _) in zip(instances.crops, boxes, strict=True)
+    ]
+    return [Rle(size=[*size], counts=counts) for counts in compress(runs)]
 
 
 def decode_rle(rle: Mapping[str, Any]) -> npt.NDArray[np.bool_]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -10,20 +10,23 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from solov2.build import build_split_transforms, decode_options
-from solov2.coco_metrics import calibrated
 from solov2.config import Config
 from solov2.data.collate import collate, normalize
-from solov2.data.image import ImageLike, read_image
+from solov2.data.image import RGB, ImageLike, read_image
 from solov2.data.transforms import Sample
 from solov2.decoding import decode
 from solov2.errors import ConfigError
+from solov2.model.compiling import CompiledNetwork
+from solov2.model.folding import folded
 from solov2.model.solov2 import SOLOv2
 from solov2.opening import OpenedWeights, config_of, open_weights
 from solov2.runtime.exported import ExportedModel, is_exported, open_exported
 from solov2.runtime.interface import ONNX_SUFFIX
-from solov2.structures import Batch, Category, Instances
+from solov2.score_curve import calibrated, least_raw
+from solov2.structures import Batch, Category, Instances, Predictions
 from solov2.weights.files import naming, weights_of_metadata
 
 DEFAULT_MODEL = "solov2_nano_coco"
@@ -32,7 +35,9 @@ MAX_BATCH = 8
 """Pictures of one size that go through the network together."""
 
 
-def load(model: str | Path = DEFAULT_MODEL, device: str = "auto", runtime: str = "auto") -> Predictor:
+def load(
+    model: str | Path = DEFAULT_MODEL, device: str = "auto", runtime: str = "auto", *, compiled: bool = False
+) -> Predictor:
     """Loads a model to predict with.
 
     Args:
@@ -40,7 +45,9 @@ def load(model: str | Path = DEFAULT_MODEL, device: str = "auto", runtime: str =
             PaddleDetection, the authors, mmdetection or AdelaiDet; or an exported file, ``.onnx`` or ``.xml``. Names
             that are not in the package are downloaded the first time.
         device: "cpu", "cuda", "cuda:1", "mps", or "auto": a GPU where there is one.
-        runtime: what runs it: "torch" for weights; for exported files "onnxruntime" or "openvino"; "auto": as fits.
+        runtime: what runs it: "torch" for weights; for exported files "onnxruntime" or "openvino"; "auto": as fits;
+            "fastest": of those that fit, what takes least time with this file now.
+        compiled: as for :class:`Predictor`.
 
     Raises:
         WeightsError: if there are no such weights, they cannot be had, or the file is damaged.
@@ -54,7 +61,7 @@ def load(model: str | Path = DEFAULT_MODEL, device: str = "auto", runtime: str =
     if is_exported(model):
         return _load_exported(Path(model), device, runtime)
     check_runtime(model, runtime)
-    return predictor_of(open_weights(model), device)
+    return predictor_of(open_weights(model), device, compiled=compiled)
 
 
 def check_runtime(model: str | Path, runtime: str) -> None:
@@ -63,19 +70,20 @@ def check_runtime(model: str | Path, runtime: str) -> None:
     Raises:
         ConfigError: if it does not.
     """
-    if runtime not in ("auto", "torch"):
+    if runtime not in ("auto", "torch", "fastest"):
         raise ConfigError(
             f"{model}: {runtime} runs exported files, and this is none; "
             f"write one first: solov2 export -m {model} -o model{ONNX_SUFFIX}"
         )
 
 
-def predictor_of(opened: OpenedWeights, device: str = "auto") -> Predictor:
-    """A predictor with all that is known about opened weights.
+def predictor_of(opened: OpenedWeights, device: str = "auto", *, compiled: bool = False) -> Predictor:
+    """A predictor with all that is known about opened weights; its network's batch norms are folded.
 
     Args:
         opened: the network is moved to the device.
         device: as for :func:`load`.
+        compiled: as for :class:`Predictor`.
 
     Raises:
         ConfigError: if there is no such device.
@@ -89,6 +97,8 @@ def predictor_of(opened: OpenedWeights, device: str = "auto") -> Predictor:
         choose_device(device),
         weights.trained_on,
         calibration=weights.calibration,
+        fold=True,
+        compiled=compiled,
     )
 
 
@@ -139,6 +149,9 @@ class Predictor:
         amp: run the network in half precision where that is safe (bfloat16, float16 on GPUs without it).
         calibration: raw scores and the probabilities of being right that stand for them, as a weights file has them;
             empty leaves scores as they are. The recipe's own thresholds are of raw scores, ``score_threshold`` is not.
+        fold: run the network without its batch norms, as :mod:`solov2.model.folding` says; ``model`` stays as it is.
+        compiled: let PyTorch's compiler make one program of the network, when it first runs and for every new kind
+            of size: half a minute and more, for many pictures.
     """
 
     def __init__(
@@ -151,13 +164,18 @@ class Predictor:
         trained_on: str = "",
         amp: bool = False,
         calibration: Sequence[tuple[float, float]] = (),
+        fold: bool = False,
+        compiled: bool = False,
     ) -> None:
         self.trained_on = trained_on
         self.amp = amp
         self.calibration = tuple(calibration)
         self.device = device or torch.device("cpu")
+        self._network: Callable[[Tensor], Predictions] | None = None
         if not isinstance(model, ExportedModel):
-            model = model.eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            network: SOLOv2 = model.eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            runs = folded(network) if fold else network
+            self._network = CompiledNetwork(runs) if compiled else runs
         self.model = model
         self.config = config
         self.categories = tuple(categories)
@@ -199,7 +217,7 @@ class Predictor:
         least = self.score_threshold if threshold is None else threshold
         if not 0 <= least <= 1:
             raise ValueError(f"threshold is {least}; expected a score in 0..1")
-        samples = [self._prepare(image, number) for number, image in enumerate(images)]
+        samples = [self._transformed(read_image(image), number) for number, image in enumerate(images)]
         found: dict[int, Instances] = {}
         # Padding changes what a grid cell sees, so only pictures of equal padded size share a batch.
         batches = sorted((self._collate([sample]) for sample in samples), key=_padded_hw)
@@ -207,38 +225,60 @@ class Predictor:
             group = list(same_size)
             for start in range(0, len(group), MAX_BATCH):
                 batch = _join(group[start : start + MAX_BATCH])
-                found.update(zip(batch.image_ids, self.run(batch), strict=True))
-        return [self._above(found[number], least) for number in range(len(samples))]
+                found.update(zip(batch.image_ids, self.run(batch, least), strict=True))
+        return [found[number] for number in range(len(samples))]
 
-    def run(self, batch: Batch) -> list[Instances]:
-        """Runs a prepared batch; everything that decoding keeps, whatever its score."""
+    def run(self, batch: Batch, threshold: float = 0.0) -> list[Instances]:
+        """Runs a prepared batch.
+
+        Args:
+            batch: as :meth:`prepare` makes it.
+            threshold: least score, 0..1; 0: everything that decoding keeps. What is below costs no mask.
+        """
         if isinstance(self.model, ExportedModel):
             found = self.model.run(batch, self.config.decode.mask_threshold)
         else:
-            found = self._run_network(self.model, batch)
-        return [
+            found = self.decode(self.forward(self.normalized(batch)), batch, threshold)
+        believable = (
             replace(instances, categories=self.categories, scores=self._believable(instances.scores))
             for instances in found
-        ]
+        )
+        return [instances[instances.scores >= threshold] if threshold > 0 else instances for instances in believable]
 
-    def _run_network(self, network: SOLOv2, batch: Batch) -> list[Instances]:
+    def forward(self, images: Tensor) -> Predictions:
+        """What the network says about :meth:`normalized` pictures; not of an exported model, which decodes too."""
+        assert self._network is not None
+        with torch.inference_mode(), torch.autocast(self.device.type, _half(self.device), enabled=self.amp):
+            return self._network(images)
+
+    def normalized(self, batch: Batch) -> Tensor:
+        """The network's input, (B, 3, H, W) float32 on its device: bytes travel there, and are normalised there."""
         data = self.config.data.normalize
         with torch.inference_mode():
             images = normalize(batch.images.to(self.device), batch.frames, data.mean, data.std)
-            with torch.autocast(self.device.type, _half(self.device), enabled=self.amp):
-                predictions = network(images.contiguous(memory_format=torch.channels_last))
-            return decode(predictions, batch.frames, **self._decode_options)
+            return images.contiguous(memory_format=torch.channels_last)
+
+    def decode(self, predictions: Predictions, batch: Batch, threshold: float = 0.0) -> list[Instances]:
+        """The instances of a prepared batch, with raw scores; some may score less than the threshold, 0..1."""
+        options = self._decode_options.copy()
+        options["update_threshold"] = max(options["update_threshold"], least_raw(threshold, self.calibration))
+        with torch.inference_mode():
+            return decode(predictions, batch.frames, **options)
 
     def prepare(self, image: ImageLike) -> Batch:
         """One picture as :meth:`run` takes it; of an exported model's size, where it takes only one."""
-        batch = self._collate([self._prepare(image, 0)])
+        return self.batch_of([read_image(image)])
+
+    def batch_of(self, pictures: Sequence[RGB]) -> Batch:
+        """Pictures that were read, all of one size, as :meth:`run` takes them; as :meth:`prepare`."""
+        batch = self._collate([self._transformed(picture, number) for number, picture in enumerate(pictures)])
         return self.model.padded(batch) if isinstance(self.model, ExportedModel) else batch
 
     def _believable(self, scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         return calibrated(scores, self.calibration) if self.calibration else scores
 
-    def _prepare(self, image: ImageLike, number: int) -> Sample:
-        sample = Sample.of_image(read_image(image), image_id=number)
+    def _transformed(self, picture: RGB, number: int) -> Sample:
+        sample = Sample.of_image(picture, image_id=number)
         rng = np.random.default_rng(0)  # nothing random is left in a reader for prediction
         for transform in self._transforms:
             sample = transform(sample, rng)
@@ -246,10 +286,6 @@ class Predictor:
 
     def _collate(self, samples: Sequence[Sample]) -> Batch:
         return collate(samples, with_targets=False, pad_stride=self.config.data.pad_stride)
-
-    @staticmethod
-    def _above(found: Instances, threshold: float) -> Instances:
-        return found[found.scores >= threshold]
 
 
 def _half(device: torch.device) -> torch.dtype:

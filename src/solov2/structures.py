@@ -59,6 +59,8 @@ class Predictions:
             drops masks with fewer mask pixels than this number.
         native: grids are the network's maps themselves, a cell every ``strides`` pixels; otherwise they are
             square whatever the picture.
+        ellipses: where kernels end with an ellipse (:mod:`solov2.model.ellipse`), per level (B, 5, S, S) float32,
+            what the last five kernel entries stand for; else empty.
     """
 
     category_logits: tuple[Tensor, ...]
@@ -66,6 +68,7 @@ class Predictions:
     mask_features: Tensor
     strides: tuple[int, ...]
     native: bool = False
+    ellipses: tuple[Tensor, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,10 +262,18 @@ def crop_to_extent(
         The box x0 y0 x1 y1, right and bottom exclusive, in the picture's frame, and the crop. Zeros
         and a (0, 0) crop for an empty mask.
     """
-    rows = np.flatnonzero(mask.any(axis=1))
-    if len(rows) == 0:
+    extent = extent_of(mask)
+    if extent is None:
         return (0, 0, 0, 0), np.zeros((0, 0), bool)
-    columns = np.flatnonzero(mask.any(axis=0))
-    y0, y1, x0, x1 = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
+    (y0, y1), (x0, x1) = extent
     left, top = origin_xy
     return (left + x0, top + y0, left + x1, top + y1), mask[y0:y1, x0:x1].copy()
+
+
+def extent_of(mask: npt.NDArray[np.bool_]) -> tuple[tuple[int, int], tuple[int, int]] | None:
+    """First and last plus one row, and the same of columns, that have a pixel of a mask (h, w); None if it is empty."""
+    rows = np.flatnonzero(mask.any(axis=1))
+    if len(rows) == 0:
+        return None
+    columns = np.flatnonzero(mask.any(axis=0))
+    return (int(rows[0]), int(rows[-1]) + 1), (int(columns[0]), int(columns[-1]) + 1)

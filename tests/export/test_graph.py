@@ -1,6 +1,7 @@
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from solov2.build import DecodeOptions
 from solov2.data.collate import normalize
 from solov2.decoding import decode
+from solov2.export import graph
 from solov2.export.graph import ExportGraph, Rows, decode_rows
 from solov2.paste import paste_instances
 from solov2.structures import Frame, Instances, Predictions
@@ -83,6 +85,41 @@ def test_rows_are_what_decode_finds(changes: Any, static: bool) -> None:
             options["mask_threshold"],
         )
         assert_same(pasted, found)
+
+
+@pytest.mark.parametrize("pre_nms_top_n", [1, 5, 12])
+def test_candidates_are_those_of_a_full_search(pre_nms_top_n: int) -> None:
+    """Half of the best cells have masks that are too small: decoding then looks at more cells than enter Matrix NMS."""
+    options: DecodeOptions = {**OPTIONS, "pre_nms_top_n": pre_nms_top_n}
+    given = predictions(shift=0.0)
+    for kernels in given.kernels:
+        kernels[:, :, ::2] = -10 * given.mask_features.mean(dim=(2, 3))[..., None, None]
+    found = decode(given, [FRAME] * 3, **options)
+    assert [len(one) for one in found] != [0, 0, 0]
+    rows = decode_rows(given, SIZES, options, static=False)
+    for image, expected in enumerate(found):
+        assert_same(instances(rows, image), expected)
+    first = decode_rows(given, SIZES, options, static=True)
+    assert any(
+        int(first.counts[image]) != len(one) or not np.allclose(first.scores[image, : len(one)], one.scores)
+        for image, one in enumerate(found)
+    )
+
+
+def test_no_more_masks_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    options: DecodeOptions = {**OPTIONS, "pre_nms_top_n": 12}
+    given = predictions(shift=0.0)
+    made = []
+    probs = graph._mask_probs
+    monkeypatch.setattr(
+        graph, "_mask_probs", lambda kernels, maps: made.append(len(kernels[0])) or probs(kernels, maps)
+    )
+    for room, most in ((0, 12), (20 * 16 * 24, 20), (2**27, 36 + 16)):
+        monkeypatch.setattr(graph, "ROOM", room)
+        made.clear()
+        decode_rows(given, SIZES, options, static=False)
+        assert 12 <= made[0] <= most
+        assert made[0] == most or room == 2**27
 
 
 def test_cells_of_native_grids_in_the_padding_say_nothing() -> None:

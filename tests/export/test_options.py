@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,3 +38,22 @@ def test_static_needs_a_size() -> None:
     assert ExportOptions(size=(64, 96), static=True).size == (64, 96)
     with pytest.raises(ConfigError, match="static shapes need a size"):
         ExportOptions(static=True)
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ({"int8": True, "half": True}, "one precision: leave out --half or --int8"),
+        ({"int8": True, "format": "torch"}, "--int8 writes ONNX and OpenVINO files"),
+        ({"size": (64, 96), "static": True, "masks": "picture"}, "--static wants none: leave out --masks picture"),
+    ],
+)
+def test_what_does_not_go_together(choices: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        ExportOptions(**choices)
+
+
+def test_what_goes_together() -> None:
+    ExportOptions("torch", half=True, masks="picture")
+    ExportOptions("openvino", int8=True, size=(64, 96), static=True)
+    ExportOptions(int8=True, masks="picture")

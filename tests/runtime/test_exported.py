@@ -11,6 +11,7 @@ import solov2
 from solov2.cli import main
 from solov2.errors import ConfigError, ImageError, MissingDependencyError, WeightsError
 from solov2.runtime.exported import ExportedModel, is_exported, open_exported
+from solov2.runtime.on_openvino import OpenVinoSession
 from solov2.structures import HW, Batch, Frame
 
 
@@ -144,3 +145,38 @@ def test_weights_run_on_pytorch_alone(tiny_weights: Path) -> None:
 def test_settings_of_an_exported_file_stay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["eval", "-w", str(tmp_path / "a.onnx"), "-c", "nano", "--amp"]) == 2
     assert "-c --amp: " in capsys.readouterr().err
+
+
+def test_openvino_says_what_it_cannot_run(tmp_path: Path) -> None:
+    """Called in the ordinary way it gives what it gave the last time, where shapes are only known at run time."""
+    pytest.importorskip("openvino")
+    onnx = pytest.importorskip("onnx")
+    make, types = onnx.helper, onnx.TensorProto
+    inputs = [
+        make.make_tensor_value_info("images", types.UINT8, ["b", "h", "w", 3]),
+        make.make_tensor_value_info("sizes", types.INT64, ["b", 2]),
+    ]
+    nodes = [  # the sum of rows and columns of a picture, which is none where it is not square
+        make.make_node("Cast", ["images"], ["x"], to=types.FLOAT),
+        make.make_node("Transpose", ["x"], ["y"], perm=[0, 2, 1, 3]),
+        make.make_node("Add", ["x", "y"], ["z"]),
+        make.make_node("ReduceSum", ["z", "axes"], ["s"], keepdims=0),
+        make.make_node("Cast", ["s"], ["count"], to=types.INT64),
+        make.make_node("Identity", ["s"], ["scores"]),
+        make.make_node("Identity", ["sizes"], ["labels"]),
+        make.make_node("Identity", ["z"], ["masks"]),
+    ]
+    kinds = {"count": types.INT64, "scores": types.FLOAT, "labels": types.INT64, "masks": types.FLOAT}
+    outputs = [make.make_tensor_value_info(name, kind, None) for name, kind in kinds.items()]
+    axes = [make.make_tensor("axes", types.INT64, [3], [1, 2, 3])]
+    graph = make.make_graph(nodes, "g", inputs, outputs, axes)
+    path = tmp_path / "square.onnx"
+    onnx.save(make.make_model(graph, opset_imports=[make.make_opsetid("", 18)], ir_version=10), path)
+    session = OpenVinoSession(path, "cpu")
+    sizes = np.array([[4, 4]])
+    assert session(np.ones((1, 4, 4, 3), np.uint8), sizes)[0].tolist() == [96]
+    with pytest.raises(
+        WeightsError, match=r"square.onnx: OpenVINO cannot run it on images \(1, 4, 6, 3\), sizes .*\(.+\)"
+    ):
+        session(np.ones((1, 4, 6, 3), np.uint8), sizes)
+    assert session(np.ones((2, 2, 2, 3), np.uint8), np.array([[2, 2]] * 2))[0].tolist() == [24, 24]

@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
+from solov2.cli.bench import add_bench
+from solov2.cli.serve_arguments import add_serve, add_serving
+
 
 class _Refused(argparse.Action):
     """A flag of PaddleDetection's tools without a meaning here: named, instead of called unknown."""
@@ -63,8 +66,9 @@ def _runtime(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--runtime",
         default="auto",
-        choices=("auto", "torch", "onnxruntime", "openvino"),
-        help="what runs an exported model; default: ONNX Runtime for .onnx, OpenVINO for .xml",
+        choices=("auto", "torch", "onnxruntime", "openvino", "fastest"),
+        help="what runs an exported model; default: ONNX Runtime for .onnx, OpenVINO for .xml; fastest: what is "
+        "faster with this file, on this machine",
     )
 
 
@@ -225,6 +229,40 @@ def _infer(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(module="infer")
 
 
+def _run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "name", metavar="MODULE", help="solov2, the name of another model, a weights file, or a folder with one"
+    )
+    parser.add_argument("--input_path", required=True, metavar="PICTURE", help="the picture")
+    parser.add_argument(
+        "--threshold",
+        "--score_thresh",
+        type=float,
+        default=0.5,
+        metavar="SCORE",
+        help="least score, 0..1; default: 0.5",
+    )
+    _flag_or_word(parser, "--visualization", "write an overlay into --save_dir")
+    parser.add_argument(
+        "--save_dir", "--output_dir", default="solov2_result", metavar="DIR", help="default: solov2_result"
+    )
+    _flag_or_word(parser, "--use_gpu", "predict on a GPU")
+    parser.add_argument("--use_device", choices=("cpu", "gpu"), help="wins over --use_gpu")
+    parser.add_argument("--batch_size", type=int, default=1, metavar="N", help="accepted: there is one picture")
+    parser.set_defaults(module="run")
+
+
+def _flag_or_word(parser: argparse.ArgumentParser, flag: str, summary: str) -> None:
+    parser.add_argument(flag, type=_yes_or_no, nargs="?", const=True, default=False, metavar="BOOL", help=summary)
+
+
+def _install(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "names", nargs="+", metavar="MODULE", help="solov2, or the name of another model; ==VERSION may follow"
+    )
+    parser.set_defaults(module="install")
+
+
 def _show_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", choices=("show", "check", "list"), help="what to do")
     _config(parser, required=False)
@@ -275,6 +313,27 @@ def _export(parser: argparse.ArgumentParser) -> None:
         help="height and width of the only input size, multiples of 32; or dynamic, the default: any size",
     )
     parser.add_argument(
+        "--static", action="store_true", help="with --size: no shape depends on the picture, as TensorRT wants it"
+    )
+    parser.add_argument(
+        "--masks",
+        choices=("network", "picture"),
+        default="network",
+        help="network: probabilities on the mask grid; picture: also masks at the picture's own size",
+    )
+    parser.add_argument("--half", action="store_true", help="16 bits: half the size, fast on GPUs")
+    parser.add_argument("--int8", action="store_true", help="8 bits; needs --calibrate (solov2[int8])")
+    parser.add_argument(
+        "--calibrate",
+        nargs="+",
+        default=[],
+        metavar="PICTURE",
+        help="with --int8: files, folders or patterns that show the ranges of values, like those to come",
+    )
+    parser.add_argument("--data", metavar="JSON", help="with --int8: COCO json to measure on what it costs")
+    parser.add_argument("--images", metavar="DIR", help="folder of its pictures; default: the json's folder")
+    parser.add_argument("--accept", action="store_true", help="with --int8: keep FILE although it costs too much")
+    parser.add_argument(
         "--pictures",
         nargs="+",
         default=[],
@@ -322,6 +381,8 @@ COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "train": ("Train a model on a COCO json.", _train),
     "eval": ("Measure COCO mask AP.", _eval),
     "infer": ("Predict with a recipe, with PaddleDetection's flags.", _infer),
+    "run": ("Predict one picture, with PaddleHub's flags.", _run),
+    "install": ("Have a model here, under PaddleHub's command; solov2 zoo download does the same.", _install),
     "config": (
         "Show a recipe's settings and where they come from, check it, or list the shipped recipes.",
         _show_config,
@@ -329,5 +390,8 @@ COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "data": ("Look at a data set before training: numbers, defects, pictures.", _look_at_data),
     "convert": ("Turn published weights into a file of this package.", _convert),
     "export": ("Write a model for other run times (ONNX, OpenVINO), and prove it against PyTorch.", _export),
+    "bench": ("Measure where a prediction's time goes, and compare forms of a model.", add_bench),
+    "serve": ("Answer requests over HTTP, and show a page for pictures.", add_serve),
+    "serving": ("Start or stop the service, with PaddleHub's flags.", add_serving),
     "zoo": ("List the published models, download them, or verify what was downloaded.", _zoo),
 }

@@ -15,12 +15,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from solov2.coco_metrics.matching import best_threshold
 from solov2.coco_metrics.reliability import judged, reliability_of
 from solov2.coco_metrics.tally import Bools, Floats, Tally
 from solov2.errors import DatasetError
+from solov2.score_curve import calibrated
 
 logger = logging.getLogger(__name__)
 
@@ -134,17 +134,6 @@ def fit_knots(scores: Floats, right: Bools, most: int = MOST_KNOTS) -> Knots:
     top = last.value if last.score >= 1 else (1 + last.value) / 2
     knots = [(0.0, 0.0), *inner, (1.0, top)]
     return tuple((raw, (1 - LEAST_SLOPE) * value + LEAST_SLOPE * raw) for raw, value in knots)
-
-
-def calibrated(scores: npt.ArrayLike, knots: Knots) -> npt.NDArray[np.float32]:
-    """Calibrated scores, float32 of the shape of the raw ones.
-
-    Args:
-        scores: raw, 0..1.
-        knots: the curve.
-    """
-    raw, values = zip(*knots, strict=True)
-    return np.asarray(np.interp(np.asarray(scores, np.float64), raw, values), np.float32)
 
 
 def with_calibration(tally: Tally, knots: Knots) -> Tally:

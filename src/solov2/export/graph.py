@@ -2,8 +2,8 @@
 
 It holds what is around the network too: normalising, and decoding (:mod:`solov2.decoding`, whose parts it
 calls). Where decoding in Python looks at one picture after the other and stops a search when nothing better
-can come, a graph takes the whole batch: the cells of best category score, at most as many as candidates
-enter Matrix NMS.
+can come, a graph takes the whole batch, and every cell above the score threshold: the candidates are the same. Only
+where so many masks would take too much memory it takes the cells of best category score.
 
 Letters: B images, H, W input, h, w mask grid, C categories, E mask-feature channels, P cells looked at, K candidates,
 N rows of the result.
@@ -19,9 +19,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from solov2.build import DecodeOptions
-from solov2.decoding import all_scores, decay_factors, iou_of_intersections, masks_and_maskness
+from solov2.decoding import all_scores, decay_factors, iou_of_intersections, mask_maps, masks_and_maskness
+from solov2.model.ellipse import add_ellipses
 from solov2.model.solov2 import SOLOv2
 from solov2.structures import Predictions
+
+ROOM = 2**27
+"""Mask pixels of a picture that are made at once while looking for candidates, where these need not be more."""
 
 
 class Rows(NamedTuple):
@@ -49,8 +53,8 @@ class ExportGraph(nn.Module):
         std: per channel, of values in 0..1.
         options: of decoding.
         half: the network computes in float16; everything around it in float32.
-        static: look at as many cells and candidates as there may be at most, however few are worth it: no
-            shape then depends on the picture. Costs time, and the pictures must be large enough to have so many cells.
+        static: look at as many cells as there may be candidates, however few are worth it: no shape then depends on
+            the picture. Costs time, and where many masks turn out empty, the last candidates.
     """
 
     mean: Tensor
@@ -105,10 +109,11 @@ def decode_rows(predictions: Predictions, sizes: Tensor, options: DecodeOptions,
         options: of decoding.
         static: as in :class:`ExportGraph`.
     """
-    features = predictions.mask_features.float()
+    features, kernel_maps = mask_maps(predictions)
+    features = features.float()
     levels = all_scores(predictions, sizes)
     scores = torch.cat([level.flatten(2).mT for level in levels], dim=1)  # (B, cells, C)
-    kernels = torch.cat([x.flatten(2).mT for x in predictions.kernels], dim=1).float()  # (B, cells, E)
+    kernels = torch.cat([x.flatten(2).mT for x in kernel_maps], dim=1).float()  # (B, cells, E)
     strides = zip(predictions.kernels, predictions.strides, strict=True)
     min_areas = torch.cat([torch.full_like(x[0, 0], stride, dtype=torch.float32).flatten() for x, stride in strides])
     scores = torch.where(scores > options["score_threshold"], scores, 0)
@@ -128,7 +133,9 @@ def _look(
         Kernels (B, P, E), category score × maskness (B, P, C), masks (B, P, h, w) bool.
     """
     best = scores.amax(dim=2)
-    best, cells = best.topk(_how_many(best, options["pre_nms_top_n"], static=static), dim=1)
+    limit, pixels = options["pre_nms_top_n"], features.shape[2] * features.shape[3]
+    most = torch.full((), ROOM, device=best.device) // pixels
+    best, cells = best.topk(_how_many(best, limit, most.clamp(min=limit), static=static), dim=1)
     kernels, scores = _take(kernels, cells), _take(scores, cells)
     masks, maskness = masks_and_maskness(_mask_probs(kernels, features), min_areas[cells], options["mask_threshold"])
     return kernels, scores * maskness[:, :, None], masks
@@ -144,7 +151,8 @@ def _best_pairs(
     """
     categories = products.shape[2]
     flat = products.flatten(1)
-    scores, pairs = flat.topk(_how_many(flat, options["pre_nms_top_n"], static=static), dim=1)
+    limit = options["pre_nms_top_n"]
+    scores, pairs = flat.topk(_how_many(flat, limit, torch.full((), limit, device=flat.device), static=static), dim=1)
     cells = pairs // categories
     return _take(kernels, cells), pairs % categories, scores, _take(masks, cells)
 
@@ -168,21 +176,24 @@ def _rows(features: Tensor, kernels: Tensor, labels: Tensor, scores: Tensor, opt
     return Rows(good.sum(dim=1), scores * good, torch.gather(labels, 1, order) * good, masks)
 
 
-def _how_many(scores: Tensor, limit: int, *, static: bool) -> int:
-    """Columns worth looking at, in the picture with most of them: those that are not zero."""
+def _how_many(scores: Tensor, limit: int, most: Tensor, *, static: bool) -> int:
+    """Columns worth looking at, in the picture with most of them: those that are not zero, ``most`` at most."""
     if static:
         return min(limit, scores.shape[1])
-    count: int = (scores > 0).sum(dim=1).amax(dim=0).clamp(min=1, max=limit).item()  # type: ignore[assignment]
-    for certain in (count >= 1, count <= limit, count <= scores.shape[1]):
+    count: int = (scores > 0).sum(dim=1).amax(dim=0).minimum(most).clamp(min=1).item()  # type: ignore[assignment]
+    for certain in (count >= 1, count <= scores.shape[1]):
         torch._check(certain)  # type: ignore[no-untyped-call]  # for the exporter, to which the count is an unknown number
     return count
 
 
 def _mask_probs(kernels: Tensor, features: Tensor) -> Tensor:
-    """The dynamic convolution: kernels (B, P, E) and features (B, E, h, w) to (B, P, h, w)."""
-    height, width = features.shape[-2:]
-    logits = torch.bmm(kernels, features.flatten(2))  # (B, P, h * w)
-    probs: Tensor = logits.unflatten(2, (height, width)).sigmoid()  # type: ignore[no-untyped-call]
+    """:func:`solov2.decoding.mask_probs` for a batch: kernels (B, P, E or E + 5), features (B, E, h, w)."""
+    channels, height, width = features.shape[1:]
+    logits = torch.bmm(kernels[:, :, :channels], features.flatten(2))  # (B, P, h * w)
+    logits = logits.reshape(*logits.shape[:2], height, width)
+    if kernels.shape[2] > channels:
+        logits = add_ellipses(logits, kernels[:, :, channels:])
+    probs: Tensor = logits.sigmoid()
     return probs
 
 

@@ -24,8 +24,14 @@ class TorchSession:
         self.metadata = {}
         self._module = torch.export.load(path).module()
 
-    def __call__(self, images: npt.NDArray[np.uint8], sizes: npt.NDArray[np.int64]) -> Sequence[npt.NDArray[Any]]:
+    def __call__(
+        self,
+        images: npt.NDArray[np.uint8],
+        sizes: npt.NDArray[np.int64],
+        originals: npt.NDArray[np.int64] | None = None,
+    ) -> Sequence[npt.NDArray[Any]]:
         """Runs a batch."""
+        arrays = (images, sizes) if originals is None else (images, sizes, originals)
         with torch.inference_mode():
-            found = self._module(torch.from_numpy(images), torch.from_numpy(sizes))
+            found = self._module(*(torch.from_numpy(array) for array in arrays))
         return [tensor.numpy() for tensor in found]

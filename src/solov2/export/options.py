@@ -11,6 +11,7 @@ from solov2.model.solov2 import SIZE_DIVISOR
 from solov2.structures import HW
 
 Format = Literal["onnx", "openvino", "torch"]
+Masks = Literal["network", "picture"]
 
 SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
 
@@ -25,12 +26,17 @@ class ExportOptions:
             weights so. Decoding, and squares of positions, stay float32.
         size: the only input size, multiples of 32; None: any. The number of pictures is always free.
         static: no shape depends on what is in a picture, as some run times want it; needs ``size``, and takes longer.
+        int8: convolutions compute with whole numbers of 8 bits (:mod:`solov2.export.int8`).
+        masks: "network": on the mask grid; "picture": there, and at each picture's own size
+            (:mod:`solov2.export.picture_masks`).
     """
 
     format: Format = "onnx"
     half: bool = False
     size: HW | None = None
     static: bool = False
+    int8: bool = False
+    masks: Masks = "network"
 
     def __post_init__(self) -> None:
         if self.static and self.size is None:
@@ -38,6 +44,15 @@ class ExportOptions:
         if self.size is not None and any(side <= 0 or side % SIZE_DIVISOR for side in self.size):
             raise ConfigError(
                 f"the size is {self.size[0]}x{self.size[1]}; expected height and width, multiples of {SIZE_DIVISOR}"
+            )
+        if self.int8 and self.half:
+            raise ConfigError("a file has one precision: leave out --half or --int8")
+        if self.int8 and self.format == "torch":
+            raise ConfigError("--int8 writes ONNX and OpenVINO files, not PyTorch's: give a name in .onnx or .xml")
+        if self.static and self.masks == "picture":
+            raise ConfigError(
+                "masks at the picture's size have shapes that depend on the picture, and --static wants none: leave "
+                "out --masks picture, and resize as docs/export.md says"
             )
 
 

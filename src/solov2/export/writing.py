@@ -16,9 +16,11 @@ from torch.export import Dim, ExportedProgram
 
 from solov2.errors import MissingDependencyError
 from solov2.export.graph import ExportGraph
+from solov2.export.half import halve_weights
 from solov2.export.options import ExportOptions, Format
+from solov2.export.picture_masks import PictureGraph
 from solov2.model.solov2 import SIZE_DIVISOR
-from solov2.runtime.interface import INPUTS, OUTPUTS
+from solov2.runtime.interface import INPUTS, ORIGINALS, OUTPUTS, PICTURE, PICTURE_MASKS
 
 EXAMPLE_HW = (5 * SIZE_DIVISOR, 7 * SIZE_DIVISOR)
 """A size to trace with: sides that differ from each other and from grids."""
@@ -46,21 +48,23 @@ def check_packages(format: Format) -> None:
             raise MissingDependencyError(package, extra, f"exporting to {format}")
 
 
-def trace(graph: ExportGraph, options: ExportOptions) -> ExportedProgram:
+def trace(graph: ExportGraph | PictureGraph, options: ExportOptions) -> ExportedProgram:
     """The graph as a list of tensor operations; batch, height and width stay free where no size is given."""
     height, width = options.size or EXAMPLE_HW
     images = torch.zeros((2, height, width, 3), dtype=torch.uint8)
-    sizes = torch.tensor([[height, width]] * 2)
+    inputs = [images, torch.tensor([[height, width]] * 2)]
     batch = Dim("batch", min=1)
     free: dict[int, Any] = {0: batch}
     if options.size is None:
         limit = LARGEST_SIDE // SIZE_DIVISOR
         free |= {1: SIZE_DIVISOR * Dim("rows", min=1, max=limit), 2: SIZE_DIVISOR * Dim("columns", min=1, max=limit)}
+    if options.masks == PICTURE:
+        inputs.append(inputs[1] + 1)  # of no size that something else has
     with _quiet():
         program = torch.export.export(
             graph,
-            (images, sizes),
-            dynamic_shapes=(free, {0: batch}),
+            tuple(inputs),
+            dynamic_shapes=(free, *({0: batch} for _ in inputs[1:])),
             # Branches on sizes, such as leaving out a resize to the same size, must not fix them.
             prefer_deferred_runtime_asserts_over_guards=True,
         )
@@ -88,9 +92,15 @@ def write_torch(program: ExportedProgram, path: Path, texts: Mapping[str, str], 
 
 def write_onnx(program: ExportedProgram, path: Path, texts: Mapping[str, str], options: ExportOptions) -> None:
     """An ONNX file with the texts as its metadata."""
+    more = options.masks == PICTURE
     with _quiet():
         written = torch.onnx.export(
-            program, dynamo=True, input_names=INPUTS, output_names=OUTPUTS, verbose=False, external_data=False
+            program,
+            dynamo=True,
+            input_names=(*INPUTS, *([ORIGINALS] if more else [])),
+            output_names=(*OUTPUTS, *([PICTURE_MASKS] if more else [])),
+            verbose=False,
+            external_data=False,
         )
     assert written is not None
     written.model.metadata_props.update(texts)
@@ -104,10 +114,12 @@ def write_openvino(program: ExportedProgram, path: Path, texts: Mapping[str, str
 
     onnx_path = path.with_suffix(".onnx")
     write_onnx(program, onnx_path, {}, options)
-    model = openvino.convert_model(onnx_path)
+    model = openvino.Core().read_model(onnx_path)  # its converter would tell its makers that it was used
     for key, text in texts.items():
         model.set_rt_info(text, [key])
-    openvino.save_model(model, path, compress_to_fp16=options.half)
+    if options.half:
+        halve_weights(model)
+    openvino.save_model(model, path, compress_to_fp16=False)
     del model  # which may have the file open
     onnx_path.unlink()
 

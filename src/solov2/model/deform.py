@@ -117,17 +117,16 @@ def by_grid_sample(
     """:func:`deform_conv2d` in plain operations: every tap's samples, then one convolution with stride = kernel."""
     batch, height, width = offsets.shape[0], *offsets.shape[-2:]
     rows, columns = geometry.kernel_hw
-    ys, xs = positions(offsets, geometry)  # (B, T, h, w)
-    # grid_sample counts positions from -1, the centre of the first pixel, to 1, that of the last.
-    unit = [2 / max(side - 1, 1) for side in x.shape[-2:]]
-    # A side of one pixel has no scale of its own: a zero pixel beside it gives it one.
-    one_high, one_wide = (side == 1 for side in x.shape[-2:])
-    if one_high or one_wide:
-        x = F.pad(x, (0, int(one_wide), 0, int(one_high)))
-    grid = torch.stack([xs * unit[1] - 1, ys * unit[0] - 1], -1)  # (B, T, h, w, 2)
+    # Those of one picture, undeformed: how many pictures there are stays open where a graph is exported.
+    still_ys, still_xs = positions(offsets.new_zeros(1, *offsets.shape[1:]), geometry)  # (1, T, h, w)
+    moves = offsets.float().reshape(batch, geometry.taps, 2, height, width)
+    ys, xs = still_ys + moves[:, :, 0], still_xs + moves[:, :, 1]  # (B, T, h, w)
+    # grid_sample counts from -1, the outer edge of the first pixel, to 1, that of the last: a side of one pixel is
+    # no special case then, as it is where it counts from centre to centre.
+    grid = torch.stack([(2 * xs + 1) / x.shape[3] - 1, (2 * ys + 1) / x.shape[2] - 1], -1)  # (B, T, h, w, 2)
     grid = grid.reshape(batch, rows, columns, height, width, 2).permute(0, 3, 1, 4, 2, 5)
     grid = grid.reshape(batch, height * rows, width * columns, 2)
-    samples = F.grid_sample(x.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=True)
+    samples = F.grid_sample(x.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     if factors is not None:
         spread = factors.float().reshape(batch, rows, columns, height, width).permute(0, 3, 1, 4, 2)
         samples = samples * spread.reshape(batch, 1, height * rows, width * columns)

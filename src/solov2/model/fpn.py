@@ -34,7 +34,8 @@ class FPN(nn.Module):
             merged[level - 1] = merged[level - 1] + F.interpolate(merged[level], scale_factor=2.0, mode="nearest")
         pyramid = [output(feature) for output, feature in zip(self.outputs, merged, strict=True)]
         for _ in range(self.extra_levels):
-            pyramid.append(pyramid[-1][:, :, ::2, ::2])
+            # Every second row and column; said as pooling, as OpenVINO takes such a slice for one of the same size.
+            pyramid.append(F.max_pool2d(pyramid[-1], 1, stride=2))
         return tuple(pyramid)
 
 

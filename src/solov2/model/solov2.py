@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from solov2.errors import ImageError
-from solov2.model.ellipse import position_terms, with_coefficients
+from solov2.model.ellipse import ellipses_of, position_terms, with_coefficients
 from solov2.model.fpn import FPN
 from solov2.model.ghost_pan import GhostPAN
 from solov2.model.grid_head import GridHead
@@ -66,10 +66,14 @@ class SOLOv2(nn.Module):
         pyramid = self.fpn(*features)  # p2..p6
         mask_features = self.mask_branch(*pyramid[: len(self.mask_branch.levels)])
         category_logits, kernels = self.grid_head(*pyramid)
+        ellipses: tuple[Tensor, ...] = ()
         if self.relative:
             mask_features = position_terms(mask_features)
+            ellipses = tuple(ellipses_of(x, s) for x, s in zip(kernels, self.grid_head.strides, strict=True))
             kernels = tuple(with_coefficients(x, s) for x, s in zip(kernels, self.grid_head.strides, strict=True))
-        return Predictions(category_logits, kernels, mask_features, self.grid_head.strides, self.grid_head.native)
+        return Predictions(
+            category_logits, kernels, mask_features, self.grid_head.strides, self.grid_head.native, ellipses
+        )
 
 
 def _check_size(images: Tensor) -> None:

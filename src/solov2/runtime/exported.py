@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
-from solov2.errors import ConfigError, ImageError, WeightsError
+from solov2.errors import ImageError, WeightsError
 from solov2.paste import paste_instances
-from solov2.runtime.interface import EXPORT_KEY, METADATA_KEY, ONNX_SUFFIX, OPENVINO_SUFFIX, SUFFIXES, Runtime, Session
-from solov2.runtime.on_onnxruntime import OnnxRuntimeSession
-from solov2.runtime.on_openvino import OpenVinoSession
-from solov2.structures import HW, Batch, Instances
+from solov2.runtime.choosing import FASTEST, choose, open_session
+from solov2.runtime.interface import EXPORT_KEY, METADATA_KEY, PICTURE, SUFFIXES, Runtime, Session
+from solov2.structures import HW, Batch, Frame, Instances
 
 
 @dataclass(frozen=True)
@@ -30,6 +29,7 @@ class ExportedModel:
         session: the same, as a function of arrays.
         metadata: what the file says of its model, as a weights file does.
         fixed_hw: the only input size it takes; None: any multiples of 32.
+        at_picture_size: whether it gives masks at the pictures' sizes too, which are taken then.
     """
 
     path: Path
@@ -37,6 +37,7 @@ class ExportedModel:
     session: Session
     metadata: Mapping[str, Any]
     fixed_hw: HW | None = None
+    at_picture_size: bool = False
 
     def run(self, batch: Batch, mask_threshold: float) -> list[Instances]:
         """Runs a batch; everything that decoding keeps, whatever its score.
@@ -49,9 +50,12 @@ class ExportedModel:
             ImageError: if the pictures are larger than the file takes.
         """
         batch = self.padded(batch)
-        images = np.ascontiguousarray(batch.images.permute(0, 2, 3, 1).numpy())  # (B, 3, H, W) -> (B, H, W, 3)
-        sizes = np.array([frame.resized_hw for frame in batch.frames], np.int64)
-        counts, scores, labels, probs = self.session(images, sizes)
+        counts, scores, labels, probs, *masks = self.session(*self.inputs(batch))
+        if masks:
+            rows = zip(counts.tolist(), labels, scores, masks[0], batch.frames, strict=True)
+            return [
+                _cut(found[:count], label[:count], score[:count], frame) for count, label, score, found, frame in rows
+            ]
         return [
             paste_instances(
                 torch.from_numpy(probs[image, :count]),
@@ -62,6 +66,14 @@ class ExportedModel:
             )
             for image, (count, frame) in enumerate(zip(counts.tolist(), batch.frames, strict=True))
         ]
+
+    def inputs(self, batch: Batch) -> tuple[npt.NDArray[Any], ...]:
+        """A padded batch as the file takes it: arrays in the order of its inputs."""
+        images = np.ascontiguousarray(batch.images.permute(0, 2, 3, 1).numpy())  # (B, 3, H, W) -> (B, H, W, 3)
+        sizes = np.array([frame.resized_hw for frame in batch.frames], np.int64)
+        if not self.at_picture_size:
+            return images, sizes
+        return images, sizes, np.array([frame.original_hw for frame in batch.frames], np.int64)
 
     def padded(self, batch: Batch) -> Batch:
         """The batch at the only size the file takes, if there is only one."""
@@ -79,6 +91,15 @@ class ExportedModel:
         return replace(batch, images=images, frames=frames)
 
 
+def _cut(
+    masks: npt.NDArray[np.bool_], labels: npt.NDArray[np.int64], scores: npt.NDArray[np.float32], frame: Frame
+) -> Instances:
+    """Instances of masks at the size of the batch's largest picture."""
+    height, width = frame.original_hw
+    found = Instances.from_masks(masks[:, :height, :width], labels, scores)
+    return replace(found, crops=tuple(crop.copy() for crop in found.crops))  # lets go of whole pictures
+
+
 def is_exported(path: str | Path) -> bool:
     """Whether a name is one of an exported file."""
     return str(path).endswith(SUFFIXES)
@@ -91,42 +112,25 @@ def open_exported(path: Path, device: str = "auto", runtime: str = "auto") -> Ex
         path: ending in ``.onnx`` or ``.xml``.
         device: "cpu", "cuda" (ONNX Runtime), or "auto".
         runtime: "onnxruntime", "openvino", or "auto": OpenVINO for ``.xml``; for ``.onnx`` ONNX Runtime where it
-            is installed, else OpenVINO.
+            is installed, else OpenVINO. "fastest": of those that are installed, whatever takes least time now.
 
     Raises:
         WeightsError: if there is no such file, it cannot be read, or was not exported by this package.
         ConfigError: if the run time cannot run this kind of file, or has no such device.
         MissingDependencyError: if the run time is not installed.
     """
-    chosen = _choose(path, runtime)
+    if runtime != FASTEST:
+        choose(path, runtime)  # names what does not go together before the file is looked at
     if not path.is_file():
         raise WeightsError(f"{path}: no such file; expected a model that solov2 export has written")
-    session = RUNTIMES[chosen](path, device)
+    chosen, session = open_session(path, device, runtime)
     try:
         metadata = json.loads(session.metadata[METADATA_KEY])
-        size = json.loads(session.metadata[EXPORT_KEY])["size"]
+        about = json.loads(session.metadata[EXPORT_KEY])
+        size = about["size"]
         fixed_hw = None if size is None else (int(size[0]), int(size[1]))
     except (KeyError, TypeError, ValueError, IndexError):
         raise WeightsError(
             f"{path}: was not exported by this package, or its texts were lost on the way; write it with solov2 export"
         ) from None
-    return ExportedModel(path, chosen, session, metadata, fixed_hw)
-
-
-def _choose(path: Path, runtime: str) -> Runtime:
-    fitting = FITTING[path.suffix]
-    if runtime == "auto":
-        return next((name for name in fitting if find_spec(name) is not None), fitting[0])
-    chosen = next((name for name in fitting if name == runtime), None)
-    if chosen is None:
-        raise ConfigError(f"{path}: {runtime} cannot run it; expected auto or {' or '.join(fitting)}")
-    return chosen
-
-
-FITTING: dict[str, tuple[Runtime, ...]] = {ONNX_SUFFIX: ("onnxruntime", "openvino"), OPENVINO_SUFFIX: ("openvino",)}
-"""What runs which files, best first."""
-
-RUNTIMES: dict[Runtime, Callable[[Path, str], Session]] = {
-    "onnxruntime": OnnxRuntimeSession,
-    "openvino": OpenVinoSession,
-}
+    return ExportedModel(path, chosen, session, metadata, fixed_hw, about.get("masks") == PICTURE)

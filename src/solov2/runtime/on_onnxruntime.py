@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from solov2.errors import ConfigError, MissingDependencyError, WeightsError
-from solov2.runtime.interface import INPUTS, OUTPUTS
+from solov2.runtime.interface import by_name
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
@@ -49,7 +49,13 @@ class OnnxRuntimeSession:
             raise WeightsError(f"{path}: ONNX Runtime cannot read it ({reason}); export the model anew") from None
         self.metadata: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
 
-    def __call__(self, images: npt.NDArray[np.uint8], sizes: npt.NDArray[np.int64]) -> Sequence[npt.NDArray[Any]]:
+    def __call__(
+        self,
+        images: npt.NDArray[np.uint8],
+        sizes: npt.NDArray[np.int64],
+        originals: npt.NDArray[np.int64] | None = None,
+    ) -> Sequence[npt.NDArray[Any]]:
         """Runs a batch."""
-        found: Sequence[npt.NDArray[Any]] = self._session.run(OUTPUTS, dict(zip(INPUTS, (images, sizes), strict=True)))
+        inputs, names = by_name(images, sizes, originals)
+        found: Sequence[npt.NDArray[Any]] = self._session.run(names, inputs)
         return found

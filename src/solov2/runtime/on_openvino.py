@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from solov2.errors import ConfigError, MissingDependencyError, WeightsError
-from solov2.runtime.interface import EXPORT_KEY, INPUTS, METADATA_KEY, OUTPUTS
+from solov2.runtime.interface import EXPORT_KEY, METADATA_KEY, by_name
 
 DEVICES = {"auto": "CPU", "cpu": "CPU"}
 """Others are given as OpenVINO names them, such as GPU or NPU."""
@@ -34,6 +34,7 @@ class OpenVinoSession:
             import openvino
         except ImportError:
             raise MissingDependencyError("openvino", "openvino", f"running {path}") from None
+        self._path = path
         core = openvino.Core()
         name = DEVICES.get(device, device)
         if name.split(".")[0] not in core.available_devices:
@@ -41,18 +42,42 @@ class OpenVinoSession:
         try:
             model = core.read_model(path)
             # float32 as the file has it: some processors would take bfloat16 instead
-            self._compiled = core.compile_model(model, name, {"INFERENCE_PRECISION_HINT": "f32"})
+            compiled = core.compile_model(model, name, {"INFERENCE_PRECISION_HINT": "f32"})
         except RuntimeError as error:
-            reason = next((line for line in reversed(str(error).splitlines()) if line.strip()), "no reason given")
-            raise WeightsError(f"{path}: OpenVINO cannot read it ({reason}); export the model anew") from None
+            raise WeightsError(
+                f"{path}: OpenVINO cannot read it ({_last_line(error)}); export the model anew"
+            ) from None
+        self._request = compiled.create_infer_request()
         self.metadata: Mapping[str, str] = {
             key: text for key in (METADATA_KEY, EXPORT_KEY) if (text := _text(model, key))
         }
 
-    def __call__(self, images: npt.NDArray[np.uint8], sizes: npt.NDArray[np.int64]) -> Sequence[npt.NDArray[Any]]:
-        """Runs a batch."""
-        found = self._compiled(dict(zip(INPUTS, (images, sizes), strict=True)))
-        return [found[name] for name in OUTPUTS]
+    def __call__(
+        self,
+        images: npt.NDArray[np.uint8],
+        sizes: npt.NDArray[np.int64],
+        originals: npt.NDArray[np.int64] | None = None,
+    ) -> Sequence[npt.NDArray[Any]]:
+        """Runs a batch.
+
+        Raises:
+            WeightsError: if OpenVINO cannot.
+        """
+        inputs, names = by_name(images, sizes, originals)
+        try:
+            # In two steps: the ordinary call hides what goes wrong in it, and gives what it gave the last time.
+            self._request.start_async(inputs)
+            self._request.wait()
+        except RuntimeError as error:
+            shapes = ", ".join(f"{name} {array.shape}" for name, array in inputs.items())
+            raise WeightsError(
+                f"{self._path}: OpenVINO cannot run it on {shapes} ({_last_line(error)}); take another run time"
+            ) from None
+        return [self._request.get_tensor(name).data.copy() for name in names]
+
+
+def _last_line(error: RuntimeError) -> str:
+    return next((line for line in reversed(str(error).splitlines()) if line.strip()), "no reason given").strip()
 
 
 def _text(model: Any, key: str) -> str:
