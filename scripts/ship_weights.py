@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Turns a run's weights into weights that come with the package: half precision, with data and licence.
 
-scripts/ship_weights.py RUN/best_model.safetensors NAME [key=text ...]
+scripts/ship_weights.py RUN/best_model.safetensors NAME [score_threshold=0.4] [key=text ...]
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ def main(source: str, name: str, *about: str) -> None:
     target = SHIPPED / f"{name}{WEIGHTS_SUFFIX}"
     topics = dict(topic.split("=", 1) for topic in about)
     weights = read_weights(Path(source))
+    threshold = float(topics.pop("score_threshold", weights.score_threshold or 0.5))
     # The shipped recipe: keys that the network does not use may have changed since the run.
     config = without_paths(load_config(name)).model_dump(mode="json")
-    write_weights(target, replace(weights, config=config, about=topics), half=True)
+    write_weights(target, replace(weights, config=config, score_threshold=threshold, about=topics), half=True)
     print(f"{target}: {target.stat().st_size / 1e6:.2f} MB")
 
 

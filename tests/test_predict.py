@@ -1,4 +1,6 @@
 import logging
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -288,3 +290,10 @@ def test_where_nothing_can_be_compiled(
     for _ in range(2):
         check_same(compiled.predict(bgr(40, 56)), predictor.predict(bgr(40, 56)))
     assert caplog.messages == ["torch.compile does not work here (no compiler here); going on without it"]
+
+
+def test_predicting_loads_nothing_that_it_does_not_need() -> None:
+    others = ("solov2.coco_metrics", "solov2.export", "lightning", "torchvision", "onnxruntime", "openvino", "scipy")
+    code = f"import sys, solov2.predict; print([name for name in {others!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout.strip() == "[]", done.stderr

@@ -33,7 +33,7 @@ NAMES = [
 REQUIRED = inspect.Parameter.empty
 
 SIGNATURES = {
-    "load": {"model": "solov2_nano_coco", "device": "auto", "runtime": "auto"},
+    "load": {"model": "solov2_nano_coco", "device": "auto", "runtime": "auto", "compiled": False},
     "Predictor.predict": {"self": REQUIRED, "image": REQUIRED, "threshold": None},
     "Predictor.predict_batch": {"self": REQUIRED, "images": REQUIRED, "threshold": None},
     "Predictor": {
@@ -45,6 +45,8 @@ SIGNATURES = {
         "trained_on": "",
         "amp": False,
         "calibration": (),
+        "fold": False,
+        "compiled": False,
     },
     "decode": {
         "predictions": REQUIRED,

@@ -21,7 +21,7 @@ MAIN_OBJECTS = {
     "horses.jpg": {"horse": 2, "person": 2},
     "dog.jpg": {"dog": 1},
     "table.jpg": {"bowl": 1},
-    "baseball.jpg": {"person": 1},
+    "baseball.jpg": {"person": 2},
     "group.jpg": {"person": 7},
 }
 """What a person would point at, and at least how many of them."""
@@ -46,8 +46,8 @@ def measured(model: str, annotations: str) -> Evaluation:
 def test_everyday_objects() -> None:
     found = measured("solov2_nano_coco", "coco_examples.json")
     assert found.images == 6
-    assert found.ap.ap50 == pytest.approx(0.577, abs=0.02)
-    assert found.ap.ap == pytest.approx(0.285, abs=0.02)
+    assert found.ap.ap50 == pytest.approx(0.523, abs=0.02)
+    assert found.ap.ap == pytest.approx(0.255, abs=0.02)
 
 
 @pytest.mark.slow

@@ -167,7 +167,8 @@ def build_assigner(config: Config) -> Assigner:
 
 def decode_options(config: Config) -> DecodeOptions:
     """The recipe's arguments of :func:`solov2.decode`."""
-    options: DecodeOptions = config.decode.model_dump()  # type: ignore[assignment]  # the same names by design
+    names = DecodeOptions.__annotations__  # the same by design; what else there is comes after decoding
+    options: DecodeOptions = config.decode.model_dump(include=set(names))  # type: ignore[assignment]
     return options
 
 

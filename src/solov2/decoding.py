@@ -24,8 +24,11 @@ from solov2.structures import Frame, Instances, Predictions
 
 Decay = Literal["gaussian", "linear"]
 
-CHUNK_ELEMENTS = 2**23
-"""Mask pixels made at a time while looking for candidates."""
+CHUNK_ELEMENTS = 2**22
+"""Mask pixels made at a time: few enough to stay near the processor until they have been looked at."""
+
+ROUNDING = 1e-5
+"""Share of a score, more than it can gain by rounding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,36 @@ class Candidates:
     labels: Tensor
     kernels: Tensor
     masks: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What is kept of one picture's candidates, best first; masks are still to be made.
+
+    Attributes:
+        scores: (N,) float32, after Matrix NMS.
+        labels: (N,) int64.
+        kernels: (N, E), or (N, E + 5) as :func:`mask_probs` takes them.
+        mask_features: (E, h, w) float32.
+        frame: of the picture.
+    """
+
+    scores: Tensor
+    labels: Tensor
+    kernels: Tensor
+    mask_features: Tensor
+    frame: Frame
+
+    def instances(self, mask_threshold: float) -> Instances:
+        """Makes the masks, some at a time, at the picture's size."""
+        found = self.labels.cpu().numpy().astype(np.int64), self.scores.cpu().numpy().astype(np.float32)
+        rows = max(CHUNK_ELEMENTS // self.mask_features[0].numel(), 1)
+        probs = (
+            mask
+            for start in range(0, len(self.kernels), rows)
+            for mask in mask_probs(self.kernels[start : start + rows], self.mask_features)
+        )
+        return paste_instances(probs, *found, self.frame, mask_threshold)
 
 
 @torch.no_grad()
@@ -75,6 +108,37 @@ def decode(
         One value per picture, best score first; empty where nothing was found. A mask may be empty
         at the picture's size although it was not on the mask grid.
     """
+    chosen = choose(
+        predictions,
+        frames,
+        score_threshold=score_threshold,
+        mask_threshold=mask_threshold,
+        pre_nms_top_n=pre_nms_top_n,
+        post_nms_top_n=post_nms_top_n,
+        update_threshold=update_threshold,
+        decay=decay,
+        sigma=sigma,
+    )
+    return [one.instances(mask_threshold) for one in chosen]
+
+
+@torch.no_grad()
+def choose(
+    predictions: Predictions,
+    frames: Sequence[Frame],
+    *,
+    score_threshold: float,
+    mask_threshold: float,
+    pre_nms_top_n: int,
+    post_nms_top_n: int,
+    update_threshold: float,
+    decay: Decay,
+    sigma: float,
+) -> list[Chosen]:
+    """The first part of :func:`decode`, which has the same arguments: everything but masks at the picture's size."""
+    # Neither maskness nor Matrix NMS raises a score, and what scores less lowers nothing that scores more: a category
+    # score below what is kept in the end costs no mask.
+    score_threshold = max(score_threshold, update_threshold * (1 - ROUNDING))
     results = []
     mask_features, kernel_maps = mask_maps(predictions)
     for image, frame in enumerate(frames):
@@ -97,11 +161,7 @@ def decode(
         decayed = matrix_nms(candidates.masks, candidates.labels, candidates.scores, decay=decay, sigma=sigma)
         order = decayed.argsort(descending=True, stable=True)
         keep = order[decayed[order] >= update_threshold][:post_nms_top_n]
-        results.append(
-            _to_instances(
-                features, candidates.kernels[keep], candidates.labels[keep], decayed[keep], frame, mask_threshold
-            )
-        )
+        results.append(Chosen(decayed[keep], candidates.labels[keep], candidates.kernels[keep], features, frame))
     return results
 
 
@@ -289,6 +349,8 @@ def matrix_nms(
     decayed = scores.clone()
     for label in torch.unique(labels):
         rows = torch.nonzero(labels == label).flatten()
+        if len(rows) == 1:  # nothing lowers the only one
+            continue
         decayed[rows] = scores[rows] * decay_factors(mask_iou(masks[rows]), decay, sigma)
     return decayed
 
@@ -338,12 +400,3 @@ def iou_of_intersections(inter: Tensor) -> Tensor:
     """Pixels that every two masks share, (..., K, K), to their intersection over union; 0 for empty masks."""
     areas = inter.diagonal(dim1=-2, dim2=-1)
     return inter / (areas[..., :, None] + areas[..., None, :] - inter).clamp(min=1)
-
-
-def _to_instances(
-    features: Tensor, kernels: Tensor, labels: Tensor, scores: Tensor, frame: Frame, mask_threshold: float
-) -> Instances:
-    # One mask at a time: the memory is that of the largest one.
-    probs = (mask_probs(kernel[None], features)[0] for kernel in kernels)
-    found = labels.cpu().numpy().astype(np.int64), scores.cpu().numpy().astype(np.float32)
-    return paste_instances(probs, *found, frame, mask_threshold)

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from solov2.structures import Frame, Instances, crop_to_extent, extent_of
 
-BLOCK_ELEMENTS = 2**16
-"""Pixels computed at a time on a CPU: what they need stays in its cache."""
+BLOCK_ELEMENTS = 2**15
+"""Pixels computed at a time on a CPU: what they need stays in its cache, and PyTorch shares none of it out to several
+threads, which would wait for each other a thousand times a picture."""
 
 GPU_BLOCK_ELEMENTS = 2**24
 """Pixels computed at a time elsewhere: few calls, and an end to the memory of a very large picture."""

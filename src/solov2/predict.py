@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from solov2.build import build_split_transforms, decode_options
 from solov2.config import Config
+from solov2.crumbs import without_crumbs
 from solov2.data.collate import collate, normalize
 from solov2.data.image import RGB, ImageLike, read_image
 from solov2.data.transforms import Sample
-from solov2.decoding import decode
+from solov2.decoding import Chosen, choose
 from solov2.errors import ConfigError
 from solov2.model.compiling import CompiledNetwork
 from solov2.model.folding import folded
@@ -30,6 +31,12 @@ from solov2.structures import Batch, Category, Instances, Predictions
 from solov2.weights.files import naming, weights_of_metadata
 
 DEFAULT_MODEL = "solov2_nano_coco"
+PADDLEHUB_NAME = "solov2"
+"""What PaddleHub calls its module; here it stands for a model."""
+
+MODEL_VARIABLE = "SOLOV2_MODEL"
+"""Names the model, or the file, that :data:`PADDLEHUB_NAME` stands for."""
+
 DEFAULT_SCORE_THRESHOLD = 0.5
 MAX_BATCH = 8
 """Pictures of one size that go through the network together."""
@@ -62,6 +69,14 @@ def load(
         return _load_exported(Path(model), device, runtime)
     check_runtime(model, runtime)
     return predictor_of(open_weights(model), device, compiled=compiled)
+
+
+def model_named(name: str | Path) -> str:
+    """What a name stands for: ``solov2`` the default model, or that of ``SOLOV2_MODEL``; any other itself."""
+    if str(name) != PADDLEHUB_NAME:
+        return str(name)
+    chosen = os.environ.get(MODEL_VARIABLE, "")
+    return DEFAULT_MODEL if chosen in ("", PADDLEHUB_NAME) else chosen
 
 
 def check_runtime(model: str | Path, runtime: str) -> None:
@@ -236,14 +251,11 @@ class Predictor:
             threshold: least score, 0..1; 0: everything that decoding keeps. What is below costs no mask.
         """
         if isinstance(self.model, ExportedModel):
-            found = self.model.run(batch, self.config.decode.mask_threshold)
+            least = max(least_raw(threshold, self.calibration), 0.0)
+            found = self.model.run(batch, self.config.decode.mask_threshold, least)
         else:
-            found = self.decode(self.forward(self.normalized(batch)), batch, threshold)
-        believable = (
-            replace(instances, categories=self.categories, scores=self._believable(instances.scores))
-            for instances in found
-        )
-        return [instances[instances.scores >= threshold] if threshold > 0 else instances for instances in believable]
+            found = self.masks(self.choose(self.forward(self.normalized(batch)), batch, threshold))
+        return [self.finished(instances, threshold) for instances in found]
 
     def forward(self, images: Tensor) -> Predictions:
         """What the network says about :meth:`normalized` pictures; not of an exported model, which decodes too."""
@@ -258,12 +270,23 @@ class Predictor:
             images = normalize(batch.images.to(self.device), batch.frames, data.mean, data.std)
             return images.contiguous(memory_format=torch.channels_last)
 
-    def decode(self, predictions: Predictions, batch: Batch, threshold: float = 0.0) -> list[Instances]:
-        """The instances of a prepared batch, with raw scores; some may score less than the threshold, 0..1."""
+    def choose(self, predictions: Predictions, batch: Batch, threshold: float = 0.0) -> list[Chosen]:
+        """The first part of decoding a prepared batch; some of what it keeps may score below the threshold, 0..1."""
         options = self._decode_options.copy()
         options["update_threshold"] = max(options["update_threshold"], least_raw(threshold, self.calibration))
         with torch.inference_mode():
-            return decode(predictions, batch.frames, **options)
+            return choose(predictions, batch.frames, **options)
+
+    def masks(self, chosen: Sequence[Chosen]) -> list[Instances]:
+        """The second part of decoding: instances with masks at each picture's own size, scores still raw."""
+        with torch.inference_mode():
+            return [one.instances(self.config.decode.mask_threshold) for one in chosen]
+
+    def finished(self, found: Instances, threshold: float = 0.0) -> Instances:
+        """Instances as they are told: with classes and calibrated scores, and none of these below the threshold."""
+        scores = calibrated(found.scores, self.calibration) if self.calibration else found.scores
+        found = replace(found, categories=self.categories, scores=scores)
+        return without_crumbs(found[scores >= threshold] if threshold > 0 else found, self.config.decode.least_part)
 
     def prepare(self, image: ImageLike) -> Batch:
         """One picture as :meth:`run` takes it; of an exported model's size, where it takes only one."""
@@ -273,9 +296,6 @@ class Predictor:
         """Pictures that were read, all of one size, as :meth:`run` takes them; as :meth:`prepare`."""
         batch = self._collate([self._transformed(picture, number) for number, picture in enumerate(pictures)])
         return self.model.padded(batch) if isinstance(self.model, ExportedModel) else batch
-
-    def _believable(self, scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        return calibrated(scores, self.calibration) if self.calibration else scores
 
     def _transformed(self, picture: RGB, number: int) -> Sample:
         sample = Sample.of_image(picture, image_id=number)

@@ -20,7 +20,7 @@ from solov2.errors import ConfigError
 PAGE = (Path(__file__).parents[2] / "docs" / "migration.md").read_text(encoding="utf-8")
 OWN = re.compile(
     r"(ShuffleNetV2|GhostPAN)\b.*|base_devices|seed|amp_dtype|run_name|accumulate|checkpoint_(minutes|steps)|CosineDecay\.flat_epochs|\w+Reader\.(group_by_size|repeat_area)|ResNet\.(dcn_version|norm_eval|project_first)"
-    r"|freeze|SOLOv2\.position|SOLOv2Head\.(dcn_version|separable)|SOLOv2Loss\.top_cells|SOLOv2MaskHead\.refinements|OptimizerBuilder\.uniform|(Random)?Resize\.min_scale|RandomFlip\.vertical_prob"
+    r"|freeze|SOLOv2\.position|SOLOv2Head\.(dcn_version|separable|least_part)|SOLOv2Loss\.top_cells|SOLOv2MaskHead\.refinements|OptimizerBuilder\.uniform|(Random)?Resize\.min_scale|RandomFlip\.vertical_prob"
     r"|(RandomRotate90|LargeScaleJitter|RandomPatch|CopyPaste)\b.*"
 )
 NORMALIZE = "NormalizeImage: {mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225]}"

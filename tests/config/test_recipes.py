@@ -183,7 +183,7 @@ def expected(name: str, row: dict[str, Any]) -> dict[str, Any]:
         "loss": {"mask_weight": 3.0, "focal_gamma": 2.0, "focal_alpha": 0.25, "top_cells": 0},
         "decode": {
             "score_threshold": 0.1, "mask_threshold": 0.5, "pre_nms_top_n": 500, "post_nms_top_n": 100,
-            "update_threshold": 0.05, "decay": "gaussian", "sigma": 2.0,
+            "update_threshold": 0.05, "decay": "gaussian", "sigma": 2.0, "least_part": 0.0,
         },
         "optim": {
             "kind": "sgd", "base_lr": 0.01, "momentum": 0.9, "weight_decay": 1e-4,

@@ -49,6 +49,7 @@ def test_a_config_stored_before_a_field_existed_is_read_with_its_default() -> No
         for name in names.split():
             del values["model"][block][name]
     del values["model"]["position"], values["optim"]["uniform"], values["loss"]["top_cells"], values["train"]["freeze"]
+    del values["decode"]["least_part"]
     for split in ("train", "eval", "test"):
         del values["data"][split]["reader"]["repeat_area"]
     old = Config.model_validate_json(json.dumps(values))

@@ -93,7 +93,8 @@ def test_the_example_without_this_package(exported: Export, tmp_path: Path, caps
     # Pillow and OpenCV round what they resize differently.
     assert scores == pytest.approx(expected.scores.tolist(), abs=0.05)
     assert [int(line.split()[2]) for line in lines] == pytest.approx(expected.areas.tolist(), rel=0.1, abs=3)
-    assert Image.open(overlay).size == Image.open(source).size
+    with Image.open(overlay) as drawn, Image.open(source) as given:
+        assert drawn.size == given.size
 
 
 @needs_onnx

@@ -69,6 +69,14 @@ def test_masks_have_to_exceed_the_threshold() -> None:
     assert found.areas.tolist()[1] == 0
 
 
+@pytest.mark.parametrize(("least", "expected"), [(0.0, 2), (0.55, 2), (0.7, 1), (0.9, 0)])
+def test_what_scores_too_little_is_left_out(least: float, expected: int) -> None:
+    found, other = model().run(batch(2), 0.5, least)
+    assert found.scores.tolist() == pytest.approx([0.8, 0.6][:expected])
+    assert len(found.crops) == expected
+    assert len(other) == 0
+
+
 def test_a_file_of_one_size_is_given_that_size() -> None:
     running, given = model((64, 64)), batch()
     padded = running.padded(given)

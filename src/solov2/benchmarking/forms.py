@@ -19,7 +19,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
@@ -117,7 +116,10 @@ class Form:
             images = predictor.normalized(batch)
         with clock.stage(NETWORK):
             predictions = predictor.forward(images)
-        return self._decode(predictions, batch, clock)
+        with clock.stage(DECODE):
+            chosen = predictor.choose(predictions, batch, self.threshold)
+        with clock.stage(MASKS):
+            return [predictor.finished(found, self.threshold) for found in predictor.masks(chosen)]
 
     def _run_exported(self, batch: Batch, clock: Clock, session: _TimedSession) -> list[Instances]:
         session.clock = inner = Clock(self.device)
@@ -126,17 +128,6 @@ class Form:
         inner.seconds[MASKS] -= inner.seconds[NETWORK]
         clock.seconds.update(inner.seconds)
         return found
-
-    def _decode(self, predictions: Predictions, batch: Batch, clock: Clock) -> list[Instances]:
-        # Where nothing is good enough to be kept decoding does all but masks: what masks take is the difference.
-        nothing, everything = Clock(self.device), Clock(self.device)
-        with nothing.stage(DECODE):
-            self._predictor.decode(predictions, batch, np.inf)
-        with everything.stage(MASKS):
-            found = self._predictor.decode(predictions, batch, self.threshold)
-        clock.seconds[DECODE] = min(nothing.seconds[DECODE], everything.seconds[MASKS])
-        clock.seconds[MASKS] = everything.seconds[MASKS] - clock.seconds[DECODE]
-        return [instances[instances.scores >= self.threshold] for instances in found]
 
     def _batch(self, predictor: Predictor) -> Batch:
         return predictor.batch_of([read_image(path) for path in self.pictures])

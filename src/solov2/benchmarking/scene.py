@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from solov2.errors import ConfigError
-from solov2.structures import Predictions
+from solov2.model.ellipse import UNIT
+from solov2.structures import MASK_STRIDE, Predictions
 
 CELLS_PER_OBJECT = 4
 """Cells that see an object, where there are enough cells."""
@@ -60,6 +61,9 @@ class PlantedNetwork(nn.Module):
         for level, (logits, kernels) in enumerate(zip(planted.category_logits, planted.kernels, strict=True)):
             self.register_buffer(f"logits{level}", logits)
             self.register_buffer(f"kernels{level}", kernels)
+        for level, ellipses in enumerate(planted.ellipses):
+            self.register_buffer(f"ellipses{level}", ellipses)
+        self.relative = bool(planted.ellipses)
         self.register_buffer("mask_features", planted.mask_features)
 
     def forward(self, images: Tensor) -> Predictions:
@@ -73,6 +77,7 @@ class PlantedNetwork(nn.Module):
             self.get_buffer("mask_features").expand(images.shape[0], -1, -1, -1),
             self.strides,
             self.native,
+            tuple(self.get_buffer(f"ellipses{level}") + tie for level in range(self.levels) if self.relative),
         )
 
 
@@ -99,24 +104,29 @@ def plant(like: Predictions, count: int, seed: int = 0) -> Predictions:
     # Fine levels come first: sorted, they get the small objects.
     cells = np.sort(rng.permutation(total)[: count * per_object].reshape(per_object, count))
     logits = np.full((total, places[0][0]), NO_LOGIT, np.float32)
-    kernels = np.zeros((total, channels), np.float32)
+    kernels, own = np.zeros((total, channels), np.float32), np.zeros((total, TERMS), np.float32)
     least = np.sqrt(LEAST_AREA * min(like.strides) / np.pi) / width
     labels, ellipses = rng.integers(0, places[0][0], count), _ellipses(rng, count, height / width, least)
     for number, mine in enumerate(cells):
         logits[mine, labels] = FIRST_LOGIT if number == 0 else OTHER_LOGIT
-        kernels[mine, :TERMS] = ellipses * (1 + 0.02 * number)
         kernels[mine, TERMS:] = rng.normal(0, NOISE, (count, channels - TERMS))
+        kernels[mine, :TERMS] = _coefficients(ellipses)
+        own[mine] = _in_units(ellipses, width)
+    features = _features(rng, channels, height, width)
+    if like.ellipses:  # decoding takes them from there, and leaves out the last channels
+        kernels, features = np.roll(kernels, -TERMS, axis=1), features.roll(-TERMS, 0)
     return Predictions(
         _levels(logits, like.category_logits),
         _levels(kernels, like.kernels),
-        _features(rng, channels, height, width)[None],
+        features[None],
         like.strides,
         like.native,
+        _levels(own, like.ellipses) if like.ellipses else (),
     )
 
 
 def _ellipses(rng: np.random.Generator, count: int, aspect: float, least: float) -> npt.NDArray[np.float64]:
-    """Coefficients of 1, u, v, u², v², u and v being 0..1 and 0..aspect, small ellipses first; (N, 5)."""
+    """Centres x, y, falls a, b along them and heights, small ellipses first; x is 0..1, y 0..aspect; (N, 5)."""
     low, high = (max(radius * min(aspect, 1.0), least) for radius in RADII)
     size = np.sort(np.exp(rng.uniform(np.log(low), np.log(high), count)))
     stretch = np.exp(rng.uniform(-0.3, 0.3, count))
@@ -124,8 +134,19 @@ def _ellipses(rng: np.random.Generator, count: int, aspect: float, least: float)
     places = rng.uniform(0, 1, 2)[:, None] + np.array(SPREAD)[:, None] * np.arange(count)
     cx, cy = 0.05 + 0.9 * (places % 1)
     cy *= aspect
-    a, b = STEEPNESS / rx**2, STEEPNESS / ry**2
-    return np.stack([STEEPNESS - a * cx**2 - b * cy**2, 2 * a * cx, 2 * b * cy, -a, -b], axis=1)
+    return np.stack([cx, cy, STEEPNESS / rx**2, STEEPNESS / ry**2, np.full(count, STEEPNESS)], axis=1)
+
+
+def _coefficients(ellipses: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Of 1, u, v, u², v²: top - a (u - cx)² - b (v - cy)²; (N, 5)."""
+    cx, cy, a, b, top = ellipses.T
+    return np.stack([top - a * cx**2 - b * cy**2, 2 * a * cx, 2 * b * cy, -a, -b], axis=1)
+
+
+def _in_units(ellipses: npt.NDArray[np.float64], width: int) -> npt.NDArray[np.float64]:
+    """As :func:`solov2.model.ellipse.ellipses_of` gives them; (N, 5)."""
+    side = width * MASK_STRIDE / UNIT
+    return ellipses * (side, side, side**-2, side**-2, 1)
 
 
 def _features(rng: np.random.Generator, channels: int, height: int, width: int) -> Tensor:

@@ -6,8 +6,8 @@ effect (`Ignored`), or an error. Meanings follow PaddleDetection at commit 666f5
 `RandomFlip.vertical_prob`, `RandomRotate90`, `LargeScaleJitter`, `CopyPaste`, `SOLOv2Head.dcn_version`,
 `ResNet.{dcn_version,norm_eval,project_first}`, `OptimizerBuilder.uniform`, `CosineDecay.flat_epochs`,
 `checkpoint_minutes`, `checkpoint_steps`, `accumulate`, `freeze`, `GhostPAN`, `SOLOv2.position`, `SOLOv2Head.separable`,
-`num_grids: native`, `SOLOv2MaskHead.refinements`, `SOLOv2Loss.top_cells`, `RandomPatch`, `TrainReader.repeat_area`,
-lists in `anno_path` and `image_dir`.
+`num_grids: native`, `SOLOv2MaskHead.refinements`, `SOLOv2Head.least_part`, `SOLOv2Loss.top_cells`, `RandomPatch`,
+`TrainReader.repeat_area`, lists in `anno_path` and `image_dir`.
 Shared and injected keys are in `paddle_shared.py`, lists of operators in `paddle_operators.py`, the optimizer's in
 `paddle_optimizer.py` and the learning rate's in `paddle_schedules.py`.
 """
@@ -226,6 +226,7 @@ def _loss_and_decode_rules() -> dict[str, Rule]:
     return {
         "SOLOv2Head.score_threshold": Take("decode.score_threshold"),
         "SOLOv2Head.mask_threshold": Take("decode.mask_threshold"),
+        "SOLOv2Head.least_part": Take("decode.least_part"),  # our own
         **{f"MaskMatrixNMS.{key}": Take(f"decode.{field}") for key, field in nms.items()},
         "SOLOv2Loss.ins_loss_weight": Take("loss.mask_weight"),
         "SOLOv2Loss.focal_loss_gamma": Take("loss.focal_gamma"),

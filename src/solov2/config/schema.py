@@ -186,6 +186,9 @@ class DecodeConfig(Settings):
     update_threshold: Share = Field(default=0.05, description="Least score after Matrix NMS, inclusive.")
     decay: Literal["gaussian", "linear"] = Field(default="gaussian", description="How overlap lowers a score.")
     sigma: float = Field(default=2.0, gt=0, description="Strength of the gaussian decay.")
+    least_part: Share = Field(
+        default=0.0, description="Connected parts of a mask below this share of its largest part's pixels are left out."
+    )
 
 
 # ---------------------------------------------------------------------------------------------- optim

@@ -39,18 +39,20 @@ class ExportedModel:
     fixed_hw: HW | None = None
     at_picture_size: bool = False
 
-    def run(self, batch: Batch, mask_threshold: float) -> list[Instances]:
-        """Runs a batch; everything that decoding keeps, whatever its score.
+    def run(self, batch: Batch, mask_threshold: float, least_score: float = 0.0) -> list[Instances]:
+        """Runs a batch.
 
         Args:
             batch: pictures, at most as large as the size that the file may be fixed to.
             mask_threshold: mask probabilities must exceed it, 0..1.
+            least_score: raw; what scores less is left out before its mask is resized. 0: everything the file keeps.
 
         Raises:
             ImageError: if the pictures are larger than the file takes.
         """
         batch = self.padded(batch)
         counts, scores, labels, probs, *masks = self.session(*self.inputs(batch))
+        counts = np.minimum(counts, (scores >= least_score).sum(axis=1))  # rows are sorted, best first
         if masks:
             rows = zip(counts.tolist(), labels, scores, masks[0], batch.frames, strict=True)
             return [
