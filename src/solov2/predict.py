@@ -17,7 +17,7 @@ from solov2.config import Config
 from solov2.crumbs import without_crumbs
 from solov2.data.collate import collate, normalize
 from solov2.data.image import RGB, ImageLike, read_image
-from solov2.data.transforms import Sample
+from solov2.data.transforms import LINEAR, Sample, resize_sample
 from solov2.decoding import Chosen, choose
 from solov2.errors import ConfigError
 from solov2.model.compiling import CompiledNetwork
@@ -27,7 +27,7 @@ from solov2.opening import OpenedWeights, config_of, open_weights
 from solov2.runtime.exported import ExportedModel, is_exported, open_exported
 from solov2.runtime.interface import ONNX_SUFFIX
 from solov2.score_curve import calibrated, least_raw
-from solov2.structures import Batch, Category, Instances, Predictions
+from solov2.structures import HW, Batch, Category, Instances, Predictions
 from solov2.weights.files import naming, weights_of_metadata
 
 DEFAULT_MODEL = "solov2_nano_coco"
@@ -302,10 +302,20 @@ class Predictor:
         rng = np.random.default_rng(0)  # nothing random is left in a reader for prediction
         for transform in self._transforms:
             sample = transform(sample, rng)
-        return sample
+        fixed_hw = self.model.fixed_hw if isinstance(self.model, ExportedModel) else None
+        return sample if fixed_hw is None else _fitted(sample, fixed_hw)
 
     def _collate(self, samples: Sequence[Sample]) -> Batch:
         return collate(samples, with_targets=False, pad_stride=self.config.data.pad_stride)
+
+
+def _fitted(sample: Sample, hw: HW) -> Sample:
+    """A picture that is larger than the only size a file takes, scaled down to fit."""
+    scale = min(side / given for side, given in zip(hw, sample.hw, strict=True))
+    if scale >= 1:
+        return sample
+    height, width = (max(int(scale * given), 1) for given in sample.hw)
+    return resize_sample(sample, (height, width), LINEAR)
 
 
 def _half(device: torch.device) -> torch.dtype:

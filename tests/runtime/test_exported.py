@@ -9,7 +9,9 @@ import torch
 
 import solov2
 from solov2.cli import main
+from solov2.config import load_config
 from solov2.errors import ConfigError, ImageError, MissingDependencyError, WeightsError
+from solov2.predict import Predictor
 from solov2.runtime.exported import ExportedModel, is_exported, open_exported
 from solov2.runtime.on_openvino import OpenVinoSession
 from solov2.structures import HW, Batch, Frame
@@ -188,3 +190,20 @@ def test_openvino_says_what_it_cannot_run(tmp_path: Path) -> None:
     ):
         session(np.ones((1, 4, 6, 3), np.uint8), sizes)
     assert session(np.ones((2, 2, 2, 3), np.uint8), np.array([[2, 2]] * 2))[0].tolist() == [24, 24]
+
+
+@pytest.mark.parametrize(
+    ("hw", "expected"), [((100, 50), (64, 32)), ((50, 100), (48, 96)), ((31, 33), (48, 51)), ((2, 400), (1, 96))]
+)
+def test_prediction_scales_pictures_down_to_the_only_size(hw: HW, expected: HW) -> None:
+    """The recipe alone would make them 96x48, 48x96, 48x51 and 1x128."""
+    normalize = "NormalizeImage: {mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225], is_scale: true}"
+    steps = f"[{{Decode: {{}}}}, {{Resize: {{target_size: [48, 128]}}}}, {{{normalize}}}, {{Permute: {{}}}}]"
+    config = load_config("nano", ["num_classes=2", f"TestReader.sample_transforms={steps}"])
+    running = model((64, 96))
+    predictor = Predictor(running, config)
+    (found,) = predictor.predict_batch([np.zeros((*hw, 3), np.uint8)], 0.1)
+    assert found.original_hw == hw
+    assert isinstance(running.session, TwoSquares)
+    assert running.session.images.shape == (1, 64, 96, 3)
+    assert running.session.sizes.tolist() == [list(expected)]
