@@ -79,7 +79,7 @@ def measure(pid: int, port: int, body: bytes, arguments: argparse.Namespace) -> 
     print("| clients | requests/s | against one | p50 ms | p95 ms | p99 ms | 200 | 503 | others | memory MB |")
     print("|---|---|---|---|---|---|---|---|---|---|")
     alone = 0.0
-    print(f"| before | | | | | | | | | {memory_mb(pid):.0f} |")
+    print(f"| before | | | | | | | | | {memory_mb(pid):.0f} |", flush=True)
     for clients in arguments.clients:
         start = time.monotonic()
         tally = load(port, body, clients, arguments.seconds)
@@ -98,7 +98,7 @@ def attack(pid: int, port: int, good: bytes, seconds: float) -> None:
     """Prints a row for each kind of bad request, sent by eight clients; a good request follows each row."""
     print("| request | answers | memory MB | most memory MB | a good one after it |")
     print("|---|---|---|---|---|")
-    print(f"| before | | {memory_mb(pid):.0f} | {memory_mb(pid, 'VmHWM'):.0f} | |")
+    print(f"| before | | {memory_mb(pid):.0f} | {memory_mb(pid, 'VmHWM'):.0f} | |", flush=True)
     for name, (address, media, body) in bad_requests(good).items():
         statuses: Counter[str] = Counter()
 

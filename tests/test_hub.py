@@ -18,6 +18,7 @@ import pytest
 import solov2
 from solov2 import hub
 from solov2.errors import ConfigError, ImageError, WeightsError
+from solov2.predict import MODEL_VARIABLE
 from tests.conftest import noise_picture
 from tests.test_imports import heavy_modules_after
 
@@ -33,7 +34,7 @@ LOW = 0.1
 def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Relative outputs go to the test's folder, and nobody's environment counts."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv(hub.MODEL_VARIABLE, raising=False)
+    monkeypatch.delenv(MODEL_VARIABLE, raising=False)
 
 
 @pytest.fixture
@@ -247,7 +248,7 @@ def test_names(
     loaded: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch, name: str, variable: str | None, model: str
 ) -> None:
     if variable is not None:
-        monkeypatch.setenv(hub.MODEL_VARIABLE, variable)
+        monkeypatch.setenv(MODEL_VARIABLE, variable)
     assert hub.Module(name=name).name == name
     assert loaded == [(model, "cpu")]
 
@@ -333,7 +334,7 @@ def test_use_gpu(
 
 
 def test_the_pages_first_program(tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(hub.MODEL_VARIABLE, str(tiny_weights))
+    monkeypatch.setenv(MODEL_VARIABLE, str(tiny_weights))
     shutil.copy(EXAMPLES / "dog.jpg", tmp_path)
     program = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)[0]
     assert "from solov2 import hub" in program

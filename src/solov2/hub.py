@@ -12,7 +12,6 @@ Importing this module loads no PyTorch: that happens when a ``Module`` is made.
 from __future__ import annotations
 
 import logging
-import os
 import time
 import uuid
 from pathlib import Path
@@ -31,9 +30,6 @@ logger = logging.getLogger(__name__)
 
 NAME = "solov2"
 """What PaddleHub calls its module."""
-
-MODEL_VARIABLE = "SOLOV2_MODEL"
-"""Names the model, or the file, that :data:`NAME` stands for."""
 
 PADDLEHUB_MODEL = "solov2_r50_fpn_1x_coco"
 """The published weights inside PaddleHub's module."""
@@ -97,7 +93,7 @@ class Module:
             )
         if not name and not directory:
             raise ConfigError(f"neither name nor directory is given; expected hub.Module(name={NAME!r})")
-        from solov2.predict import load
+        from solov2.predict import load, model_named
 
         model = model_named(name) if name else weights_in(Path(directory or ""))
         logger.info("%s: the model is %s", name or directory, model)
@@ -147,16 +143,6 @@ class Module:
 
 
 # ------------------------------------------------------------------------------------------ which model
-
-
-def model_named(name: str | Path) -> str:
-    """What a name stands for: ``solov2`` the default model, or that of ``SOLOV2_MODEL``; any other itself."""
-    from solov2.predict import DEFAULT_MODEL
-
-    if str(name) != NAME:
-        return str(name)
-    chosen = os.environ.get(MODEL_VARIABLE, "")
-    return DEFAULT_MODEL if chosen in ("", NAME) else chosen
 
 
 def weights_in(folder: Path) -> Path:

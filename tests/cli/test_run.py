@@ -18,6 +18,7 @@ import pytest
 import solov2
 from solov2 import hub
 from solov2.cli import main
+from solov2.predict import MODEL_VARIABLE
 from tests.conftest import TINY_CATEGORIES
 
 Save = Callable[..., Path]
@@ -32,7 +33,7 @@ LOW = "0.1"
 def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root_logger: None, tiny_weights: Path) -> None:
     """Relative outputs go to the test's folder; ``solov2`` is the tiny model."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv(hub.MODEL_VARIABLE, str(tiny_weights))
+    monkeypatch.setenv(MODEL_VARIABLE, str(tiny_weights))
 
 
 def run(*words: str | Path) -> int:
@@ -167,7 +168,7 @@ def test_without_a_gpu_there_is_one_warning(
 def test_install(tiny_weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     assert main(["install", "solov2==1.2.0"]) == 0
     assert capsys.readouterr().out == f"solov2==1.2.0: {tiny_weights}\n"
-    monkeypatch.delenv(hub.MODEL_VARIABLE)
+    monkeypatch.delenv(MODEL_VARIABLE)
     assert main(["install", "solov2", "nuclei"]) == 0
     first, second = capsys.readouterr().out.splitlines()
     assert re.fullmatch(r"solov2: .*/solov2_nano_coco\.safetensors", first)

@@ -23,7 +23,7 @@ from solov2.runtime.exported import ExportedModel
 from solov2.runtime.interface import Session
 from solov2.runtime.on_onnxruntime import OnnxRuntimeSession
 from solov2.runtime.on_openvino import OpenVinoSession
-from solov2.structures import Batch, Frame
+from solov2.structures import HW, Batch, Frame
 from tests.conftest import noise_picture
 
 needs_onnx = pytest.mark.skipif(
@@ -88,22 +88,23 @@ def batch_of(sizes: Sequence[tuple[int, int]]) -> Batch:
 
 @needs_onnx
 @pytest.mark.slow
+@pytest.mark.parametrize("size", [None, (160, 192)])
 @pytest.mark.parametrize("case", RECIPES)
-def test_the_file_finds_what_pytorch_finds(case: str, tmp_path: Path) -> None:
+def test_the_file_finds_what_pytorch_finds(case: str, size: HW | None, tmp_path: Path) -> None:
     config, model, graph = network(*RECIPES[case])
-    path = tmp_path / "model.onnx"
-    write_onnx(trace(graph, ExportOptions()), path, {}, ExportOptions())
+    path, options = tmp_path / "model.onnx", ExportOptions(size=size)
+    write_onnx(trace(graph, options), path, {}, options)
     sessions: list[Session] = [OnnxRuntimeSession(path, "cpu")]
     if importlib.util.find_spec("openvino"):
         sessions.append(OpenVinoSession(path, "cpu"))
     for session in sessions:
-        assert_finds_the_same(ExportedModel(path, "onnxruntime", session, {}), config, model, graph)
+        assert_finds_the_same(ExportedModel(path, "onnxruntime", session, {}, size), config, model, graph)
 
 
 def assert_finds_the_same(exported: ExportedModel, config: Config, model: SOLOv2, graph: ExportGraph) -> None:
     parity, options, data = Parity(), graph.options, config.data.normalize
     for sizes in PICTURES:
-        batch = batch_of(sizes)
+        batch = exported.padded(batch_of(sizes))
         with torch.inference_mode():
             images = normalize(batch.images, batch.frames, data.mean, data.std)
             ours = decode(model(images), batch.frames, **options)

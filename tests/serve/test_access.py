@@ -97,5 +97,15 @@ def test_counters(make_client: Callable[..., Client]) -> None:
         assert line in lines
 
 
+def test_a_failure_is_counted_as_one_and_has_safe_headers(make_client: Callable[..., Client]) -> None:
+    def fail(count: int) -> None:
+        raise RuntimeError("out of luck")
+
+    service = make_client(halves(fail))
+    answer = service.post("/v1/predict", content=picture_bytes(), headers=PNG)
+    assert (answer.status_code, answer.headers["X-Content-Type-Options"]) == (500, "nosniff")
+    assert 'solov2_requests_total{route="/v1/predict",status="500"} 1.0' in service.get("/metrics").text.splitlines()
+
+
 def test_health(service: Client) -> None:
     assert [service.get(address).text for address in ("/healthz", "/readyz")] == ["ok\n", "ok\n"]

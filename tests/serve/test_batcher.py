@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import Any
@@ -142,6 +143,38 @@ def test_the_late_and_the_gone_cost_nothing(make: Callable[..., Batcher]) -> Non
     gate.leave.release()
     after.result(PATIENCE)
     assert batches(models) == [1, 1]
+
+
+def test_the_gone_leave_nothing_in_the_queue(make: Callable[..., Batcher]) -> None:
+    gate = Gate()
+    models = halves(gate)
+    batcher = make()
+    running = batcher.submit(models.default, PICTURE, soon())
+    assert gate.entered.acquire(timeout=PATIENCE)
+    pictures = [np.zeros((4, 6, 3), np.uint8) for _ in range(3)]
+    held = [weakref.ref(picture) for picture in pictures]
+    futures = [batcher.submit(models.default, picture, soon()) for picture in pictures]
+    del pictures
+    assert futures[0].cancel()
+    assert futures[2].cancel()
+    assert batcher.waiting == 1
+    assert [picture() is None for picture in held] == [True, False, True]  # while the batch before them runs
+    gate.leave.release(2)
+    running.result(PATIENCE)
+    futures[1].result(PATIENCE)
+    assert batches(models) == [1, 1]
+
+
+def test_a_model_that_loses_a_picture_does_not_end_the_thread(make: Callable[..., Batcher]) -> None:
+    class Careless(Halves):
+        def predict_batch(self, pictures: list[np.ndarray], threshold: float) -> list[Any]:
+            return [] if len(pictures) == 1 and pictures[0].any() else super().predict_batch(pictures, threshold)
+
+    model = ServedModel("careless", Careless(), "", "torch", "cpu")  # type: ignore[arg-type]
+    batcher = make()
+    with pytest.raises(ValueError, match="shorter"):
+        batcher.submit(model, PICTURE + np.uint8(1), soon()).result(PATIENCE)
+    assert len(batcher.submit(model, PICTURE, soon()).result(PATIENCE).instances) == 2
 
 
 def test_one_picture_s_trouble_is_not_the_others(make: Callable[..., Batcher]) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import gc
 import io
 import struct
 import threading
+import time
+import weakref
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,6 +18,8 @@ import pytest
 import torch
 from PIL import Image
 
+from solov2.serve.bodies import form_file
+from solov2.serve.pictures import decode_picture, open_picture
 from tests.serve.conftest import Client, halves, picture_bytes
 
 PNG_HEAD = b"\x89PNG\r\n\x1a\n"
@@ -57,6 +62,11 @@ PICTURES: dict[str, tuple[bytes, int, str]] = {
     "zeros": (bytes(10_000), 415, "not a picture"),
     "png head alone": (PNG_HEAD, 415, "not a picture"),
     "jpeg of 2,000 scans": (JPEG[:-2] + b"\xff\xda\0\0" * 2000, 422, "2001 scans; at most 100"),
+    "jpeg of 30,000 comments": (JPEG[:2] + b"\xff\xfe\0\2" * 30_000 + JPEG[2:], 422, "more than 20000 parts"),
+    "jpeg with a long nothing": (JPEG[:2] + b"\xff\xe0\0\2" + bytes(30_000) + JPEG[4:], 422, "more than 20000 parts"),
+    "jpeg with a long fill": (JPEG[:2] + b"\xff" * 30_000 + JPEG[2:], 422, "more than 20000 parts"),
+    "png of 30,000 chunks": (png(64, 64, chunk(b"abCd", b"") * 30_000), 422, "more than 20000 parts"),
+    "jpeg of 9,000 comments": (JPEG[:2] + b"\xff\xfe\0\2" * 9000 + JPEG[2:], 200, ""),
     "16-bit picture of 15 million pixels": (png(5000, 3000, depth=16), 413, "at most 12500000 pixels"),
     "truncated jpeg": (JPEG[: len(JPEG) // 2], 422, "damaged"),
     "jpeg head alone": (JPEG[:3], 415, "not a picture"),
@@ -166,6 +176,114 @@ def test_a_slow_body(make_client: Callable[..., Client]) -> None:
     stop.set()
     assert (answer.status_code, "within 0.05 s" in answer.json()["error"]) == (408, True)
     still_well(service)
+
+
+def test_a_slow_body_beyond_the_limit_is_told_so(make_client: Callable[..., Client]) -> None:
+    service = make_client(halves(), body_s=0.05, body_bytes=2000)
+    stop = threading.Event()
+
+    async def parts() -> Any:
+        import asyncio
+
+        yield bytes(2001)
+        while not stop.is_set():
+            await asyncio.sleep(0.01)
+
+    answer = service.post("/v1/predict", content=parts(), headers={"Content-Type": "image/jpeg"})
+    stop.set()
+    assert (answer.status_code, "more than 2000 bytes" in answer.json()["error"]) == (413, True)
+    assert service.service.bodies.used == 0
+    still_well(service)
+
+
+def test_more_pictures_than_ever_fit_are_not_told_to_come_back(make_client: Callable[..., Client]) -> None:
+    service = make_client(halves(), queue=2)
+    image = base64.b64encode(picture_bytes()).decode()
+    answer = service.post("/predict/halves", json={"images": [image] * 3})
+    assert (answer.json()["status"], "Retry-After" in answer.headers) == ("101", False)
+    assert "3 pictures are more than the queue's 2" in answer.json()["msg"]
+    assert service.post("/predict/halves", json={"images": [image] * 2}).json()["status"] == "000"
+
+
+def test_the_gone_leave_nothing_before_the_threads(
+    make_client: Callable[..., Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on, begun = threading.Event(), threading.Semaphore(0)
+
+    def slow(data: bytes, most: int) -> Image.Image:
+        begun.release()
+        assert go_on.wait(PATIENCE)
+        return open_picture(data, most)
+
+    monkeypatch.setattr("solov2.serve.service.open_picture", slow)
+    service = make_client(halves())
+    good = {"content": picture_bytes(), "headers": {"Content-Type": "image/png"}}
+    helpers = service.service._helpers
+    running = [service.start("POST", "/v1/predict", **good) for _ in range(helpers._max_workers)]
+    for _ in running:
+        assert begun.acquire(timeout=PATIENCE)
+    gone = [service.start("POST", "/v1/predict", **good) for _ in range(3)]
+    while service.service.slots.used < len(running) + len(gone):
+        threading.Event().wait(0.001)
+    for request in gone:
+        request.cancel()
+    while service.service.slots.used > len(running):
+        threading.Event().wait(0.001)
+    assert helpers._work_queue.qsize() == 0
+    go_on.set()
+    assert [request.result(PATIENCE).status_code for request in running] == [200] * len(running)
+    still_well(service)
+
+
+@pytest.mark.parametrize("trouble", ["a bad one", "the deadline"])
+def test_pictures_of_what_went_wrong_are_forgotten(
+    make_client: Callable[..., Client], monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:
+    held: list[weakref.ref[Any]] = []
+
+    def seen(image: Image.Image) -> Any:
+        picture = decode_picture(image)
+        held.append(weakref.ref(picture))
+        return picture
+
+    stuck = Stuck()
+
+    def work(count: int) -> None:
+        if trouble == "the deadline":
+            stuck(count)
+
+    monkeypatch.setattr("solov2.serve.service.decode_picture", seen)
+    service = make_client(halves(work), deadline_s=0.5 if trouble == "the deadline" else PATIENCE)
+    images = [base64.b64encode(picture_bytes()).decode(), base64.b64encode(b"bad").decode()]
+    gc.disable()
+    try:
+        body = service.post("/predict/halves", json={"images": images[: 2 if trouble == "a bad one" else 1]}).json()
+        stuck.go_on.set()
+        service.get("/healthz")
+        end = time.monotonic() + 5
+        while held[0]() is not None and time.monotonic() < end:
+            time.sleep(0.001)
+        assert (body["status"], len(held), held[0]() is None) == ("101", 1, True)
+    finally:
+        gc.enable()
+
+
+def test_forms_are_taken_apart_beside_the_loop_and_not_on_the_disk(
+    make_client: Callable[..., Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[str] = []
+
+    def seen(*values: Any) -> bytes:
+        threads.append(threading.current_thread().name)
+        return form_file(*values)
+
+    monkeypatch.setattr("solov2.serve.v1.form_file", seen)
+    monkeypatch.setattr("tempfile.SpooledTemporaryFile.rollover", lambda _: pytest.fail("on the disk"))
+    large = picture_bytes() + bytes(3 << 20)
+    service = make_client(halves())
+    answer = service.post("/v1/predict", files={"image": ("a.png", large, "image/png")})
+    assert (answer.status_code, len(threads)) == (200, 1)
+    assert threads[0].startswith("solov2-pictures")
 
 
 def test_too_many_bytes_at_once(make_client: Callable[..., Client]) -> None:

@@ -108,7 +108,7 @@ def test_the_same_arrays_as_from_python(client: Client, models: Models, dog: byt
     answer = client.post("/predict/solov2", json={"images": [b64(dog)], "threshold": 0.02})
     segm, label, score = arrays(answer.json()["results"], 448, 298)
     expected = models["solov2"].predictor.predict(EXAMPLES / "dog.jpg", 0.02)
-    assert len(expected) == 3
+    assert len(expected) > len(models["solov2"].predictor.predict(EXAMPLES / "dog.jpg"))  # also what is hardly believed
     assert (segm == expected.masks).all()
     assert label.tolist() == expected.labels.tolist()
     assert score.tolist() == expected.scores.tolist()
@@ -274,8 +274,9 @@ def test_overlays_stay_below_the_operators_folder(make_client: Callable[..., Cli
     assert len(list(tmp_path.rglob("*.png"))) == 4
 
 
-def test_the_operators_defaults(make_client: Callable[..., Client]) -> None:
-    service = make_client(halves(), defaults={"halves": {"threshold": 0.0}})
+@pytest.mark.parametrize("name", ["halves", "halves==1.2.0", "output/halves.safetensors"])
+def test_the_operators_defaults(make_client: Callable[..., Client], name: str) -> None:
+    service = make_client(halves(), defaults={name: {"threshold": 0.0}})
     for values, count in (({}, 2), ({"threshold": 0.5}, 1)):
         results = service.post("/predict/halves", json={"images": [GOOD], **values}).json()["results"]
         assert len(base64.b64decode(results["score"])) == 4 * count

@@ -53,6 +53,30 @@ def test_our_flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert read_options(parsed("serve", "--api-key", "given")).api_key == "given"
 
 
+def test_flags_that_are_given_again_add_to_the_first() -> None:
+    options = read_options(parsed("serve", "-m", "a", "-m", "b", "c", "--cors", "https://d", "--cors", "https://e"))
+    assert (options.models, options.origins) == (("a", "b", "c"), ("https://d", "https://e"))
+    assert read_options(parsed("serve")).models == ("solov2",)  # and not to those of the last command line
+
+
+def test_one_request_may_always_be_as_large_as_is_allowed() -> None:
+    limits = read_options(parsed("serve", "--max-body", "300", "--max-pixels", "150")).limits
+    assert (
+        (limits.buffered_bytes, limits.waiting_pixels) == (limits.body_bytes, limits.pixels) == (300 << 20, 150_000_000)
+    )
+
+
+@pytest.mark.parametrize("key", ["schlüssel", "two\nlines", " space", "end\r"])
+def test_a_key_that_no_client_can_send(key: str) -> None:
+    with pytest.raises(ConfigError, match="no client can send") as caught:
+        ServeOptions(api_key=key)
+    assert "schl" not in str(caught.value)
+
+
+def test_the_key_is_in_no_log() -> None:
+    assert "secret" not in repr(ServeOptions(api_key="secret"))
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

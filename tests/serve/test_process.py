@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import os
@@ -13,14 +14,19 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
+import uvicorn
+from uvicorn.server import ServerState
 
 from solov2.cli import main
 from solov2.errors import ConfigError
 from solov2.serve import process
+from solov2.serve.app import create_app
+from solov2.serve.connections import guarded
 from solov2.serve.options import Limits, ServeOptions
-from tests.serve.conftest import EXAMPLES, picture_bytes
+from tests.serve.conftest import EXAMPLES, halves, picture_bytes
 
 PATIENCE = 60
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="signals and file locks are POSIX")
@@ -240,6 +246,44 @@ def test_a_record_that_was_left_behind(tmp_path: Path, monkeypatch: pytest.Monke
     process.record_path(1).write_text(json.dumps({"pid": os.getpid()}), encoding="utf-8")
     with pytest.raises(ConfigError, match="no service"):
         process.stop(1)  # and not this process, which now has the number
+
+
+def test_sigterm_before_the_loop_runs_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = create_app(halves())
+    server = process._Server(process._config(app, ServeOptions()), app.state.service)
+    before = signal.getsignal(signal.SIGTERM)
+
+    def run(sockets: list[socket.socket]) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        assert server.should_exit
+        assert app.state.service.stopping
+
+    monkeypatch.setattr(server, "run", run)
+    with socket.socket() as listener:
+        process._run(server, app.state.service, listener)
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert not app.state.service.batcher.alive
+
+
+def test_the_rest_of_an_answer_that_nobody_takes_is_dropped() -> None:
+    app = create_app(halves())
+    config = uvicorn.Config(app, lifespan="off", log_config=None)
+    config.load()
+
+    async def dropped(left: int) -> bool:
+        transport = Mock(**{"get_write_buffer_size.return_value": left, "is_closing.return_value": True})
+        transport.get_extra_info.return_value = None
+        gone = asyncio.Event()
+        protocol = guarded(0.01)(config, ServerState(), {})
+        (transport.abort if left else transport.close).side_effect = gone.set
+        protocol.connection_made(transport)
+        await asyncio.wait_for(gone.wait(), PATIENCE)
+        protocol.connection_lost(None)
+        await asyncio.sleep(0.05)
+        return bool(transport.abort.called)
+
+    assert [asyncio.run(dropped(left)) for left in (0, 100)] == [False, True]
+    app.state.service.close()
 
 
 def test_limits_of_a_connection_are_the_operators() -> None:

@@ -37,7 +37,8 @@ def test_a_picture_in_every_way(client: Client, models: Models, dog: bytes, way:
     body = answer.json()
     expected = models["solov2"].predictor.predict(EXAMPLES / "dog.jpg")
     assert list(body) == ["model", "image", "threshold", "instances", "timing"]
-    assert (body["model"], body["image"], body["threshold"]) == ("solov2", {"width": 298, "height": 448}, 0.3)
+    least = models["solov2"].predictor.score_threshold
+    assert (body["model"], body["image"], body["threshold"]) == ("solov2", {"width": 298, "height": 448}, least)
     assert [each["category"] for each in body["instances"]] == list(expected.class_names) == ["dog", "teddy bear"]
     assert [each["category_id"] for each in body["instances"]] == expected.category_ids.tolist()
     assert [each["score"] for each in body["instances"]] == expected.scores.tolist()
@@ -189,10 +190,10 @@ def test_other_addresses(client: Client, method: str, address: str, status: int)
     assert list(answer.json()) == ["error"]
 
 
-def test_the_list_of_models(client: Client) -> None:
+def test_the_list_of_models(client: Client, models: Models) -> None:
     cards = client.get("/v1/models").json()["models"]
     assert [(card["name"], card["default"], card["threshold"]) for card in cards] == [
-        ("solov2", True, 0.3),
+        ("solov2", True, models["solov2"].predictor.score_threshold),
         ("nuclei", False, 0.35),
     ]
     assert [len(card["categories"]) for card in cards] == [80, 1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from solov2.hub import model_named
+from solov2.predict import model_named
 from solov2.weights.finding import find_file, find_weights
 from solov2.weights.zoo import zoo_entry
 

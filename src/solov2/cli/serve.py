@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -59,7 +60,7 @@ def read_options(arguments: argparse.Namespace) -> ServeOptions:
         device=_device(arguments, config),
         runtime=arguments.runtime,
         api_key=arguments.api_key or os.environ.get(KEY_VARIABLE, ""),
-        origins=tuple(arguments.cors),
+        origins=tuple(arguments.cors or ()),
         save_dir=_folder(arguments.save_dir),
         defaults=config.defaults,
         limits=_limits(arguments),
@@ -100,7 +101,13 @@ def _limits(arguments: argparse.Namespace) -> Limits:
         "pixels": _whole(arguments.max_pixels, 1_000_000),
         "images": arguments.max_images,
     }
-    return Limits(**{name: value for name, value in given.items() if value is not None})
+    limits = Limits(**{name: value for name, value in given.items() if value is not None})
+    # What one request may have must find room beside others.
+    return replace(
+        limits,
+        buffered_bytes=max(limits.buffered_bytes, limits.body_bytes),
+        waiting_pixels=max(limits.waiting_pixels, limits.pixels),
+    )
 
 
 def _scaled(value: float | None, unit: float) -> float | None:

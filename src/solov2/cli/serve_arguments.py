@@ -11,6 +11,7 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
         "-m",
         "--modules",
         nargs="+",
+        action="extend",
         metavar="MODEL",
         help="names of models, weights or exported files; solov2, the default, is the package's own model or the one "
         "that SOLOV2_MODEL names. The first one answers where a request names none",
@@ -23,7 +24,11 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
         "--api-key", metavar="KEY", help="what clients have to send; better in the environment as SOLOV2_API_KEY"
     )
     parser.add_argument(
-        "--cors", nargs="+", default=[], metavar="ORIGIN", help="web origins whose pages may use the service; * for all"
+        "--cors",
+        nargs="+",
+        action="extend",
+        metavar="ORIGIN",
+        help="web origins whose pages may use the service; * for all",
     )
     parser.add_argument(
         "--save_dir", metavar="DIR", help="folder for the pictures that visualization in PaddleHub's requests draws"

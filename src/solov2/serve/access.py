@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Callable
+from http import HTTPStatus
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
@@ -63,9 +64,13 @@ class Access:
                 await JSONResponse(refusal, 401, {"WWW-Authenticate": "Bearer"})(scope, receive, answer)
             else:
                 await self._app(scope, receive, answer)
+        except Exception:
+            # Its answer is made further out.
+            status = HTTPStatus.INTERNAL_SERVER_ERROR
+            raise
         finally:
             route = scope.get("route")
-            self._count(getattr(route, "path", "none"), status)
+            self._count(getattr(route, "path", "none"), int(status))
 
     def _refuses(self, scope: Scope) -> bool:
         path = scope["path"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 
@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from solov2.serve import hub_protocol, v1
-from solov2.serve.access import CLIENT_GONE, Access
+from solov2.serve.access import CLIENT_GONE, HEADERS, Access
 from solov2.serve.models import Models
 from solov2.serve.options import ServeOptions
 from solov2.serve.pages import docs_routes, health_routes, page_files, page_routes
@@ -101,8 +101,9 @@ def _add_refusals(app: FastAPI, service: Service) -> None:
 
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> Response:
-        return _line(HTTPStatus.INTERNAL_SERVER_ERROR, f"this should not have happened ({type(error).__name__})")
+        words = f"this should not have happened ({type(error).__name__})"
+        return _line(HTTPStatus.INTERNAL_SERVER_ERROR, words, HEADERS)  # outside of the layer that adds them
 
 
-def _line(status: int, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
+def _line(status: int, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
     return JSONResponse({"error": " ".join(message.split())}, int(status), headers)

@@ -85,7 +85,7 @@ class Batcher:
             deadline: on the clock of :func:`time.monotonic`; a picture that has not begun by then is left out.
 
         Returns:
-            Its result; one that is cancelled before its batch begins costs nothing.
+            Its result; one that is cancelled before its batch begins leaves the queue, and its picture with it.
 
         Raises:
             RefusedError: 503, if the service is being stopped.
@@ -96,6 +96,7 @@ class Batcher:
                 raise _stopping()
             self._jobs.append(job)
             self._changed.notify()
+        job.future.add_done_callback(self._forget)  # the job itself would make a cycle that holds the picture
         return job.future
 
     @contextmanager
@@ -136,12 +137,19 @@ class Batcher:
                 job.future.set_exception(_stopping())
         self._thread.join()
 
+    def _forget(self, future: Future[Predicted]) -> None:
+        """Lets go of the picture of a client who has gone: its pixels are not counted any more."""
+        if future.cancelled():
+            with self._changed:
+                self._jobs = deque(job for job in self._jobs if job.future is not future)
+
     # -------------------------------------------------------------------------------- in the thread
 
     def _work(self) -> None:
         while (batch := self._next()) is not None:
             if batch:
                 self._run(batch)
+            del batch  # it would keep its pictures until the next one comes
 
     def _next(self) -> list[_Job] | None:
         """The next batch; empty if nobody wants its pictures any more, None at the end."""
@@ -173,9 +181,12 @@ class Batcher:
         try:
             # OpenCV's order, as arrays are given to a predictor
             found = batch[0].model.predictor.predict_batch([job.picture[:, :, ::-1] for job in batch], threshold=0.0)
+            results = list(zip(batch, found, strict=True))
         except BaseException as error:
             if len(batch) == 1:
-                batch[0].future.set_exception(error)
+                future, batch = batch[0].future, ()  # the error holds this frame, and should not hold the picture
+                future.set_exception(error)
+                del future
             else:
                 for job in batch:  # one picture's trouble is not the others'
                     self._run([job])
@@ -183,7 +194,7 @@ class Batcher:
         seconds = monotonic() - start
         self.picture_s += SHARE_OF_LAST * (seconds / len(batch) - self.picture_s)
         self._on_batch(len(batch), seconds)
-        for job, instances in zip(batch, found, strict=True):
+        for job, instances in results:
             job.future.set_result(Predicted(instances, start - job.arrived, seconds))
 
 

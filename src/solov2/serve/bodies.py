@@ -8,9 +8,9 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
-from typing import Any, NoReturn
+from typing import Any
 
-from starlette.datastructures import UploadFile
+from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
@@ -39,22 +39,28 @@ async def received(request: Request, limits: Limits, budget: Budget) -> AsyncIte
         raise bad(f"Content-Length is {announced[:40]!r}; expected a number of bytes")
     chunks: list[bytes] = []
     held = 0
+    large = int(announced[:20]) > limits.body_bytes
     stream = request.stream()
     try:
         try:
             async with asyncio.timeout(limits.body_s):
-                if int(announced[:20]) > limits.body_bytes:
-                    await _refuse_large(stream, limits)
-                async for chunk in stream:
+                while not large and (chunk := await anext(stream, None)) is not None:
                     budget.take(len(chunk))
                     held += len(chunk)
-                    if held > limits.body_bytes:
-                        await _refuse_large(stream, limits)
                     chunks.append(chunk)
+                    large = held > limits.body_bytes
+                if large:
+                    chunks.clear()
+                    budget.give(held)
+                    held = 0
+                    await _drain(stream)
         except TimeoutError:
-            raise RefusedError(
-                HTTPStatus.REQUEST_TIMEOUT, f"the body did not arrive within {limits.body_s:g} s; send it faster"
-            ) from None
+            if not large:
+                raise RefusedError(
+                    HTTPStatus.REQUEST_TIMEOUT, f"the body did not arrive within {limits.body_s:g} s; send it faster"
+                ) from None
+        if large:
+            raise too_large(f"the body has more than {limits.body_bytes} bytes; scale the picture down first")
         body = b"".join(chunks)
         chunks.clear()
         yield body
@@ -62,14 +68,13 @@ async def received(request: Request, limits: Limits, budget: Budget) -> AsyncIte
         budget.give(held)
 
 
-async def _refuse_large(stream: AsyncIterator[bytes], limits: Limits) -> NoReturn:
+async def _drain(stream: AsyncIterator[bytes]) -> None:
     drained = 0
-    with contextlib.suppress(TimeoutError, ClientDisconnect):
+    with contextlib.suppress(ClientDisconnect):
         async for chunk in stream:
             drained += len(chunk)
             if drained > DRAINED_BYTES:
                 break
-    raise too_large(f"the body has more than {limits.body_bytes} bytes; scale the picture down first")
 
 
 def media_type(request: Request) -> str:
@@ -111,17 +116,23 @@ def _kind(value: object) -> str:
     return kinds.get(type(value), "null")
 
 
-async def form_file(request: Request, body: bytes, field: str) -> bytes:
+def form_file(headers: Headers, body: bytes, field: str) -> bytes:
     """The bytes of the only file in a multipart body.
+
+    Of a large body this takes most of a second: it is work for another thread than the event loop's.
 
     Raises:
         RefusedError: 400 if the body is damaged, or has no such file or several.
     """
+    return asyncio.run(_form_file(headers, body, field))
 
+
+async def _form_file(headers: Headers, body: bytes, field: str) -> bytes:
     async def whole() -> AsyncGenerator[bytes, None]:
         yield body
 
-    parser = MultiPartParser(request.headers, whole(), max_files=MAX_FORM_FIELDS, max_fields=MAX_FORM_FIELDS)
+    parser = MultiPartParser(headers, whole(), max_files=MAX_FORM_FIELDS, max_fields=MAX_FORM_FIELDS)
+    parser.spool_max_size = len(body) + 1  # nobody's picture goes to the disk
     try:
         form = await parser.parse()
     except MultiPartException as error:

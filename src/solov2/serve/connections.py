@@ -18,6 +18,7 @@ def guarded(idle_s: float) -> type[H11Protocol]:
     class Guarded(H11Protocol):
         """A connection that is closed when nothing comes of it."""
 
+        _lost = False
         _head: asyncio.TimerHandle | None = None
         _reading: asyncio.TimerHandle | None = None
 
@@ -26,6 +27,7 @@ def guarded(idle_s: float) -> type[H11Protocol]:
             self._await_head()
 
         def connection_lost(self, exc: Exception | None) -> None:
+            self._lost = True
             _stop(self._head)
             _stop(self._reading)
             super().connection_lost(exc)
@@ -48,11 +50,20 @@ def guarded(idle_s: float) -> type[H11Protocol]:
             _stop(self._reading)
 
         def _await_head(self) -> None:
-            if self.transport.is_closing() or (self.cycle is not None and not self.cycle.response_complete):
+            if self._lost or (self.cycle is not None and not self.cycle.response_complete):
                 _stop(self._head)
                 self._head = None
             elif self._head is None:
-                self._head = self.loop.call_later(idle_s, self.transport.close)
+                self._head = self.loop.call_later(idle_s, self._end)
+
+        def _end(self, left_before: int = -1) -> None:
+            """Closes the connection; that of one who leaves the rest of his answer lying would never close."""
+            left = self.transport.get_write_buffer_size()
+            if left == left_before:
+                self.transport.abort()
+            else:
+                self.transport.close()
+                self._head = self.loop.call_later(idle_s, self._end, left)
 
     return Guarded
 

@@ -171,7 +171,7 @@ def _understand(service: Service, model: ServedModel, values: Mapping[str, Any])
     unknown = sorted(set(values) - set(KEYS))
     if unknown:
         raise unusable(f"unknown keyword {unknown[0][:80]!r}; expected {', '.join(KEYS)}")
-    values = {**service.options.defaults.get(model.name, {}), **values}
+    values = {**service.defaults.get(model.name, {}), **values}
     threshold = values.get("threshold", DEFAULT_THRESHOLD)
     if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
         raise unusable(f"threshold is {_short(threshold)}; expected a number in 0..1")

@@ -12,15 +12,12 @@ import numpy as np
 
 from solov2.errors import ConfigError
 from solov2.opening import open_weights
-from solov2.predict import DEFAULT_MODEL, Predictor, check_runtime, load, predictor_of
+from solov2.predict import Predictor, check_runtime, load, model_named, predictor_of
 from solov2.runtime.exported import ExportedModel, is_exported
 from solov2.serve.options import DEFAULT_NAME
 from solov2.weights.files import SUFFIXES
 
 logger = logging.getLogger(__name__)
-
-MODEL_VARIABLE = "SOLOV2_MODEL"
-"""Which model ``solov2`` stands for."""
 
 GPUS_VARIABLE = "CUDA_VISIBLE_DEVICES"
 
@@ -105,9 +102,7 @@ def default_device() -> str:
 
 
 def _load(source: str, device: str, runtime: str) -> ServedModel:
-    place = os.environ.get(MODEL_VARIABLE, "") if source == DEFAULT_NAME else source
-    place = DEFAULT_MODEL if place in ("", DEFAULT_NAME) else place
-    name = DEFAULT_NAME if source == DEFAULT_NAME else _name(source)
+    name, place = served_name(source), model_named(source)
     if is_exported(place):
         predictor = load(place, device, runtime)
         assert isinstance(predictor.model, ExportedModel)
@@ -128,7 +123,8 @@ def _licence(about: Mapping[str, str]) -> str:
     return next((str(about[key]) for key in LICENCE_KEYS if about.get(key)), "")
 
 
-def _name(source: str) -> str:
-    path = Path(source)
+def served_name(wanted: str) -> str:
+    """The name in addresses of a model that :func:`load_models` takes: of a file, its name without the ending."""
+    path = Path(wanted.partition("==")[0])
     known = (*SUFFIXES, ".onnx", ".xml")
     return path.stem if path.suffix in known else path.name

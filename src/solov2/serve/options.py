@@ -73,7 +73,8 @@ class ServeOptions:
         api_key: what clients have to send; empty: nothing.
         origins: web origins whose pages may use the service (CORS), or ``*``.
         save_dir: folder for pictures that PaddleHub's ``visualization`` asks for; None: such requests are refused.
-        defaults: by model, values for what PaddleHub requests leave out: ``threshold``, ``visualization``.
+        defaults: by model, named as in ``models``, values for what PaddleHub requests leave out: ``threshold``,
+            ``visualization``.
         limits: of requests.
     """
 
@@ -82,7 +83,7 @@ class ServeOptions:
     port: int = DEFAULT_PORT
     device: str = ""
     runtime: str = "auto"
-    api_key: str = ""
+    api_key: str = field(default="", repr=False)
     origins: tuple[str, ...] = ()
     save_dir: Path | None = None
     defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -91,5 +92,11 @@ class ServeOptions:
     def __post_init__(self) -> None:
         if not 0 <= self.port <= LARGEST_PORT:
             raise ConfigError(f"port is {self.port}; expected 1..{LARGEST_PORT}, or 0 for any that is free")
+        key = self.api_key
+        if not (key.isascii() and key.isprintable() and key == key.strip()):
+            raise ConfigError(
+                "the API key has characters that no client can send in a header, such as a line's end, or a space "
+                "before or after it; give one of printable ASCII"
+            )
         if not self.models:
             raise ConfigError(f"no model is named; give one with -m, such as -m {DEFAULT_NAME}")

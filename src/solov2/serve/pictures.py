@@ -9,6 +9,7 @@ import warnings
 from http import HTTPStatus
 
 from PIL import Image, UnidentifiedImageError
+from PIL.JpegImagePlugin import MARKER
 
 from solov2.data.image import RGB, read_image
 from solov2.errors import ImageError
@@ -19,6 +20,10 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 
 MAX_SCANS = 100
 """Passes of a progressive JPEG, which has about ten: each visits all pixels, and a small file can hold thousands."""
+
+MAX_PARTS = 20_000
+"""Markers, and bytes between them, in a JPEG's head; chunks of a PNG. Good files have hundreds, and each is read by a
+step of Python: 32 MB of nothing else would keep a core busy for more than a minute."""
 
 _SCAN = b"\xff\xda"  # within a scan's data no 0xFF is followed by this
 DEEP_SHARE = 4
@@ -41,6 +46,8 @@ def open_picture(data: bytes, max_pixels: int) -> Image.Image:
     """
     if not data:
         raise bad("the picture has no bytes; expected a JPEG, PNG, WebP, BMP, GIF or TIFF file")
+    if _has_many_parts(data):
+        raise unusable(f"the picture's file is in more than {MAX_PARTS} parts; save it anew")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of large pictures, which are refused below, and of odd metadata
@@ -61,6 +68,38 @@ def open_picture(data: bytes, max_pixels: int) -> Image.Image:
     if image.format in ("JPEG", "MPO") and (scans := data.count(_SCAN)) > MAX_SCANS:
         raise unusable(f"the JPEG has {scans} scans; at most {MAX_SCANS} are read: save it anew")
     return image
+
+
+def _has_many_parts(data: bytes) -> bool:
+    if data.startswith(b"\xff\xd8"):
+        step, at = _after_marker, 2
+    elif data.startswith(b"\x89PNG\r\n\x1a\n"):
+        step, at = _after_chunk, 8
+    else:
+        return False
+    for _ in range(MAX_PARTS):
+        at = step(data, at)
+        if at >= len(data):
+            return False
+    return True
+
+
+def _after_marker(data: bytes, at: int) -> int:
+    """The place that Pillow looks at after this one, in a JPEG's head; the end, where the head ends."""
+    first, second = data[at], int.from_bytes(data[at + 1 : at + 2])
+    if first != 0xFF or second == 0xFF:
+        return at + 1
+    marker = 0xFF00 + second
+    if second == 0:
+        return at + 2
+    if marker == 0xFFDA or marker not in MARKER:
+        return len(data)
+    holds_data = MARKER[marker][2] is not None
+    return at + 2 + (max(2, int.from_bytes(data[at + 2 : at + 4])) if holds_data else 0)
+
+
+def _after_chunk(data: bytes, at: int) -> int:
+    return len(data) if data[at + 4 : at + 8] == b"IEND" else at + 12 + int.from_bytes(data[at : at + 4])
 
 
 def decode_picture(image: Image.Image) -> RGB:

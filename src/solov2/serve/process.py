@@ -88,8 +88,8 @@ class _Server(uvicorn.Server):
 
 
 def _run(server: _Server, service: Service, listener: socket.socket) -> None:
-    # uvicorn raises the signal again at its end: SIGTERM is how a service ends, and no failure.
-    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    # uvicorn listens to signals a moment later; and it raises them again at its end: SIGTERM is no failure.
+    before = signal.signal(signal.SIGTERM, server.handle_exit)
     try:
         server.run(sockets=[listener])
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,7 +20,7 @@ from solov2.data.image import RGB
 from solov2.errors import ImageError
 from solov2.serve.batcher import Batcher, Predicted
 from solov2.serve.metrics import Metrics
-from solov2.serve.models import Models, ServedModel
+from solov2.serve.models import Models, ServedModel, served_name
 from solov2.serve.options import ServeOptions
 from solov2.serve.pictures import decode_picture, open_picture
 from solov2.serve.refusals import Budget, RefusedError, busy, too_large, unusable
@@ -69,13 +70,16 @@ class Service:
         self.models = models
         self.options = options
         self.limits = limits = options.limits
+        self.defaults = {served_name(name): values for name, values in options.defaults.items()}
         self.metrics = Metrics(lambda: self.batcher.waiting, lambda: self.slots.used)
         self.batcher = Batcher(limits.batch, limits.batch_wait_s, self.metrics.batch)
         retry_after = self.batcher.retry_after
         self.bodies = Budget(limits.buffered_bytes, "too many requests are being received; try again later")
         self.slots = Budget(limits.queue, f"{limits.queue} pictures are waiting already; try again later", retry_after)
         self.pixels = Budget(limits.waiting_pixels, "too many large pictures are waiting; try again later", retry_after)
-        self._helpers = ThreadPoolExecutor(min(MAX_HELPERS, os.cpu_count() or 1), "solov2-pictures")
+        helpers = min(MAX_HELPERS, os.cpu_count() or 1)
+        self._helpers = ThreadPoolExecutor(helpers, "solov2-pictures")
+        self._turns = asyncio.Semaphore(helpers)
         self.stopping = False
 
     @property
@@ -90,8 +94,23 @@ class Service:
         self._helpers.shutdown(cancel_futures=True)
 
     async def off_loop(self, work: Callable[[], T]) -> T:
-        """Does work in a thread, so that other requests go on meanwhile."""
-        return await asyncio.get_running_loop().run_in_executor(self._helpers, work)
+        """Does work in a thread, so that other requests go on meanwhile.
+
+        Threads get no more work than they can begin: what a client has sent who has gone away is forgotten at once,
+        and does not lie in their queue behind what takes long.
+        """
+        await self._turns.acquire()
+        give_back = partial(_later, asyncio.get_running_loop(), self._turns.release)
+        try:
+            future = self._helpers.submit(work)
+        except RuntimeError:  # they have been ended
+            self._turns.release()
+            raise busy("the service is being stopped; try again when it is up") from None
+        future.add_done_callback(lambda _: give_back())
+        try:
+            return await asyncio.wrap_future(future)
+        finally:
+            del future  # what goes wrong holds this frame; held by it in turn, pictures would wait for gc
 
     def check_room(self) -> None:
         """Looks whether a request has a chance; also before its body is read, so that a refusal costs little.
@@ -117,20 +136,20 @@ class Service:
 
         Raises:
             RefusedError: 503 if there is no place in the queue or the service is being stopped, 504 at the deadline,
-                and what :mod:`solov2.serve.pictures` says about a picture.
+                413 if there are more pictures than places, and what :mod:`solov2.serve.pictures` says about a picture.
             ClientDisconnect: if the client went away.
         """
+        if len(files) > self.slots.limit:
+            raise too_large(f"{len(files)} pictures are more than the queue's {self.slots.limit}; send fewer at once")
         self.check_room()
         self.slots.take(len(files))
         work = asyncio.ensure_future(self._predict(model, files))
         gone = asyncio.ensure_future(_gone(request))
         try:
-            done, _ = await asyncio.wait(
-                {work, gone}, timeout=self.limits.deadline_s, return_when=asyncio.FIRST_COMPLETED
-            )
-            if work in done:
+            await asyncio.wait({work, gone}, timeout=self.limits.deadline_s, return_when=asyncio.FIRST_COMPLETED)
+            if work.done():
                 return await work
-            if gone in done:
+            if gone.done():
                 raise ClientDisconnect
             raise self._late()
         except TimeoutError:
@@ -144,6 +163,7 @@ class Service:
             gone.cancel()
             await asyncio.gather(work, gone, return_exceptions=True)
             self.slots.give(len(files))
+            del work, gone  # as in off_loop
 
     async def _predict(self, model: ServedModel, files: Sequence[bytes]) -> list[Found]:
         deadline = monotonic() + self.limits.deadline_s
@@ -165,8 +185,8 @@ class Service:
                     futures.append(self.batcher.submit(model, picture, deadline))
             predicted = await asyncio.gather(*map(asyncio.wrap_future, futures))
         finally:
-            for future in futures:
-                future.cancel()
+            while futures:
+                futures.pop().cancel()
             self.pixels.give(pixels)
         return [self._counted(model, *decoded, got) for decoded, got in zip(pictures, predicted, strict=True)]
 
@@ -181,6 +201,11 @@ class Service:
             HTTPStatus.GATEWAY_TIMEOUT,
             f"no result within {self.limits.deadline_s:g} s; try again, or send less at once",
         )
+
+
+def _later(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:
+    with contextlib.suppress(RuntimeError):  # a loop that has ended
+        loop.call_soon_threadsafe(call)
 
 
 async def _gone(request: Request) -> None:

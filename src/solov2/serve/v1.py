@@ -143,7 +143,7 @@ def _choose(service: Service, request: Request, name: str | None) -> ServedModel
 async def _picture(service: Service, request: Request, body: bytes) -> bytes:
     media = media_type(request)
     if media == "multipart/form-data":
-        return await form_file(request, body, FIELD)
+        return await service.off_loop(lambda: form_file(request.headers, body, FIELD))
     if is_json(media):
         return await service.off_loop(lambda: _from_json(body))
     if not body:
