@@ -258,6 +258,7 @@ SMALL_NATIVE = (
     "SOLOv2.position=relative",
     "GhostPAN.out_channel=32",
     "SOLOv2Head.separable=true",
+    "SOLOv2Head.seg_feat_channels=256",
     "SOLOv2Head.num_grids=native",
     "SOLOv2Head.segm_strides=[8, 64]",
     "SOLOv2Loss.top_cells=2",

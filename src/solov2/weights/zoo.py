@@ -174,7 +174,7 @@ ZOO = (
     _authors("solov2_light_512_dcn_r50_fpn_8gpu_3x", "SOLOv2_LIGHT_512_DCN_R50_3x", 36.4, 33_185_566, 91.7, _HW_512),
     _adelaidet("adelaidet_R50_3x", "SOLOv2_R50_3x", 37.6, 46_592_912, 247.6),
     _adelaidet("adelaidet_R101_3x", "SOLOv2_R101_3x", 39.0, 65_585_040, 327.2),
-    ZooEntry("solov2_nano_coco", OURS, APACHE, "", 22.8, "own validation", 1_648_060, 2.9, (512, 512)),
+    ZooEntry("solov2_nano_coco", OURS, APACHE, "", 25.0, "own validation", 1_796_028, 4.1, (448, 448)),
     ZooEntry(
         "solov2_nano_nuclei",
         OURS,
