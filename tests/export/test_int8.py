@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import sys
 from pathlib import Path
@@ -112,7 +113,9 @@ def test_steps_of_an_openvino_model(tmp_path: Path) -> None:
 @needs["openvino"]
 @pytest.mark.slow
 @pytest.mark.parametrize("format", ["onnx", "openvino"])
-def test_files_are_quantised_where_they_lie(format: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_are_quantised_where_they_lie(
+    format: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     import onnx
     import openvino
 
@@ -139,6 +142,9 @@ def test_files_are_quantised_where_they_lie(format: Any, tmp_path: Path, monkeyp
     else:
         assert [prop.value for prop in onnx.load(path).metadata_props] == ["text"]
     assert NNCF_SILENT not in os.environ
+    logging.getLogger("solov2.after").warning("heard")
+    assert caplog.messages == ["heard"]
+    assert logging.getLoggerClass() is logging.Logger
 
 
 PRECISE = {"INFERENCE_PRECISION_HINT": "f32"}

@@ -221,14 +221,22 @@ def _quantised(model: Any, float_names: list[str], batches: Sequence[Mapping[str
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Keeps NNCF from telling its makers over the network that it is used, and its progress from standard output."""
+    """Keeps NNCF from telling its makers over the network that it is used, and its progress from standard output.
+
+    What it does to the process's logging is undone: its level becomes that of every handler of the root logger, which
+    silences everybody else, and its kind of logger everybody's.
+    """
     before = os.environ.get(NNCF_SILENT)
+    handlers, kind = [(handler, handler.level) for handler in logging.root.handlers], logging.getLoggerClass()
     os.environ[NNCF_SILENT] = "1"
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
             warnings.simplefilter("ignore")
             yield
     finally:
+        for handler, level in handlers:
+            handler.setLevel(level)
+        logging.setLoggerClass(kind)
         if before is None:
             del os.environ[NNCF_SILENT]
         else:
