@@ -21,7 +21,7 @@ def logits_of(parameters: list[float], stride: int, cell: tuple[int, int], hw: t
     kernels = torch.zeros((1, 3 + PARAMETERS, -(-hw[0] // stride), -(-hw[1] // stride)))
     kernels[0, 3:, cell[0], cell[1]] = torch.tensor(parameters)
     features = torch.randn((1, 3, hw[0] // 4, hw[1] // 4), generator=torch.Generator().manual_seed(0))
-    kernel = with_coefficients(kernels, stride)[0, :, cell[0], cell[1]]
+    kernel = with_coefficients(kernels, ellipses_of(kernels, stride))[0, :, cell[0], cell[1]]
     return apply_kernels(kernel[None], position_terms(features)[0])[0]
 
 
@@ -77,7 +77,8 @@ def test_shapes_and_types() -> None:
     features = torch.zeros((2, 5, 8, 12), dtype=torch.bfloat16)
     assert position_terms(features).shape == (2, 5 + TERMS, 8, 12)
     assert position_terms(features).dtype == torch.float32
-    kernels = with_coefficients(torch.zeros((2, 5 + PARAMETERS, 4, 6), dtype=torch.bfloat16), 8)
+    predicted = torch.zeros((2, 5 + PARAMETERS, 4, 6), dtype=torch.bfloat16)
+    kernels = with_coefficients(predicted, ellipses_of(predicted, 8))
     assert kernels.shape == (2, 5 + TERMS, 4, 6)
     assert kernels.dtype == torch.float32
 
@@ -85,7 +86,7 @@ def test_shapes_and_types() -> None:
 def test_ellipses_are_what_their_coefficients_say() -> None:
     kernels = torch.randn((2, 3 + PARAMETERS, 4, 6), generator=torch.Generator().manual_seed(0))
     ellipses = ellipses_of(kernels, 8).flatten(2).mT  # (B, P, 5)
-    coefficients = with_coefficients(kernels, 8)[:, -TERMS:].flatten(2).mT
+    coefficients = with_coefficients(kernels, ellipses_of(kernels, 8))[:, -TERMS:].flatten(2).mT
     terms = position_terms(torch.zeros(2, 0, 8, 12))
     expected = (coefficients @ terms.flatten(2)).reshape(2, -1, 8, 12)
     torch.testing.assert_close(add_ellipses(torch.zeros_like(expected), ellipses), expected, rtol=1e-4, atol=1e-3)
@@ -98,7 +99,7 @@ def test_far_from_the_corner_nothing_is_lost() -> None:
     kernels[:, 2:4] = -1.0  # small objects
     kernels[:, 0] = 0.123
     cell = (slice(None), slice(None), 350, 349)
-    ellipse, coefficients = ellipses_of(kernels, 8)[cell], with_coefficients(kernels, 8)[cell]
+    ellipse, coefficients = ellipses_of(kernels, 8)[cell], with_coefficients(kernels, ellipses_of(kernels, 8))[cell]
     terms = position_terms(torch.zeros(1, 0, 704, 704))
     radius = START_RADIUS * 8 * math.exp(-1)
     u, v = (

@@ -70,17 +70,17 @@ def ellipses_of(kernels: Tensor, stride: int) -> Tensor:
     return torch.stack([cx, cy, a, b, height + steepness], dim=1)
 
 
-def with_coefficients(kernels: Tensor, stride: int) -> Tensor:
+def with_coefficients(kernels: Tensor, ellipses: Tensor) -> Tensor:
     """Replaces a kernel map's last 6 channels by the ellipse's 5 coefficients.
 
     Args:
         kernels: (B, E + 6, h, w) as the head predicts them.
-        stride: input pixels per cell.
+        ellipses: (B, 5, h, w), what :func:`ellipses_of` makes of them.
 
     Returns:
         (B, E + 5, h, w), float32: the squares of positions need it.
     """
-    cx, cy, a, b, top = ellipses_of(kernels, stride).unbind(1)
+    cx, cy, a, b, top = ellipses.unbind(1)
     constant = top - a * cx**2 - b * cy**2
     terms = torch.stack([constant, 2 * a * cx, 2 * b * cy, -a, -b], dim=1)
     return torch.cat([kernels.float()[:, :-PARAMETERS], terms], dim=1)

@@ -70,7 +70,7 @@ class SOLOv2(nn.Module):
         if self.relative:
             mask_features = position_terms(mask_features)
             ellipses = tuple(ellipses_of(x, s) for x, s in zip(kernels, self.grid_head.strides, strict=True))
-            kernels = tuple(with_coefficients(x, s) for x, s in zip(kernels, self.grid_head.strides, strict=True))
+            kernels = tuple(with_coefficients(x, e) for x, e in zip(kernels, ellipses, strict=True))
         return Predictions(
             category_logits, kernels, mask_features, self.grid_head.strides, self.grid_head.native, ellipses
         )
